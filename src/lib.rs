@@ -1,0 +1,10 @@
+//! seawall: one gateway between MCP clients and MCP servers.
+
+pub mod call;
+pub mod failure;
+pub mod id;
+pub mod respond;
+pub mod session;
+#[doc(hidden)]
+pub mod testing;
+pub mod text;
