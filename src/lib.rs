@@ -3,8 +3,10 @@
 pub mod call;
 pub mod failure;
 pub mod id;
+pub mod link;
 pub mod respond;
 pub mod session;
 #[doc(hidden)]
 pub mod testing;
 pub mod text;
+pub mod wire;

@@ -1,0 +1,260 @@
+//! The JSON-RPC envelope: what is taken off a message and put around a payload.
+//! The payload itself is never parsed further and never rewritten here.
+
+use std::borrow::Cow;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use serde::{Deserialize, Deserializer};
+use serde_json::value::RawValue;
+
+use crate::call::{Answer, Message, Method, Payload};
+
+/// One message as it came.
+#[derive(Debug)]
+pub enum Envelope {
+    Message(Message),
+    Response { id: Payload, answer: Answer },
+}
+
+/// What is no JSON-RPC message. Its id, if it has one, says which call to fail.
+#[derive(Debug, thiserror::Error)]
+#[error("{reason}")]
+pub struct Malformed {
+    pub id: Option<Payload>,
+    /// False if it is not even JSON, which asks for -32700 instead of -32600.
+    pub is_json: bool,
+    pub reason: String,
+}
+
+/// Members are looked at by presence: `"result": null` is a result. A duplicate of
+/// any of them is an error, so that check and use never see different values.
+#[derive(Deserialize)]
+struct Members<'a> {
+    #[serde(borrow, default, deserialize_with = "present")]
+    id: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    method: Option<Cow<'a, str>>,
+    #[serde(borrow, default, deserialize_with = "present")]
+    params: Option<&'a RawValue>,
+    #[serde(borrow, default, deserialize_with = "present")]
+    result: Option<&'a RawValue>,
+    #[serde(borrow, default, deserialize_with = "present")]
+    error: Option<&'a RawValue>,
+}
+
+fn present<'de, D: Deserializer<'de>>(value: D) -> Result<Option<&'de RawValue>, D::Error> {
+    <&RawValue>::deserialize(value).map(Some)
+}
+
+impl Envelope {
+    /// Reads one message. Payloads share the memory of `text`.
+    pub fn parse(text: &Bytes) -> Result<Self, Malformed> {
+        let members: Members<'_> = serde_json::from_slice(text).map_err(|error| Malformed::explain(text, &error))?;
+        let part = |value: &RawValue| Payload::part_of(text, value);
+        let malformed = |reason: &str| {
+            Err(Malformed { id: members.id.map(part), is_json: true, reason: format!("no JSON-RPC message: {reason}") })
+        };
+        match (members.method, members.id, members.result, members.error) {
+            (Some(method), id, None, None) => {
+                let method = Method::from(&*method);
+                // JSON-RPC allows a params of null nowhere, but it means the same as none.
+                let params = members.params.filter(|params| params.get() != "null").map(part);
+                Ok(Envelope::Message(match id {
+                    Some(id) if is_request_id(id) => Message::Request { id: part(id), method, params },
+                    Some(_) => return malformed("id is neither a string nor a number"),
+                    None => Message::Notification { method, params },
+                }))
+            }
+            (None, Some(id), Some(result), None) => {
+                Ok(Envelope::Response { id: part(id), answer: Answer::Result(part(result)) })
+            }
+            (None, Some(id), None, Some(error)) if error.get().starts_with('{') => {
+                Ok(Envelope::Response { id: part(id), answer: Answer::Error(part(error)) })
+            }
+            (None, _, None, Some(_)) => malformed("its error is no object or has no id"),
+            (None, _, None, None) => malformed("neither method, result nor error"),
+            _ => malformed("more than one of method, result and error, or no id"),
+        }
+    }
+}
+
+fn is_request_id(id: &RawValue) -> bool {
+    matches!(id.get().as_bytes().first(), Some(b'"' | b'-' | b'0'..=b'9'))
+}
+
+impl Malformed {
+    /// Finds out what is wrong with text that did not parse as an envelope.
+    fn explain(text: &Bytes, error: &serde_json::Error) -> Self {
+        #[derive(Deserialize)]
+        struct IdOnly<'a> {
+            #[serde(borrow, default, deserialize_with = "present")]
+            id: Option<&'a RawValue>,
+        }
+        let is_json = serde_json::from_slice::<&RawValue>(text).is_ok();
+        let id = serde_json::from_slice::<IdOnly<'_>>(text).ok().and_then(|only| only.id);
+        Malformed {
+            id: id.map(|id| Payload::part_of(text, id)),
+            is_json,
+            reason: if is_json { format!("no JSON-RPC message: {error}") } else { format!("no JSON: {error}") },
+        }
+    }
+}
+
+/// A message ready to leave: what goes before the payload, the payload, what goes
+/// after. Large payloads are never copied into the envelope.
+#[derive(Debug)]
+pub struct Parts {
+    pub head: BytesMut,
+    pub body: Option<Payload>,
+    pub tail: &'static [u8],
+}
+
+impl Parts {
+    pub fn request(id: u64, method: &Method, params: Option<Payload>) -> Self {
+        let mut head = BytesMut::with_capacity(96);
+        put_start(&mut head);
+        head.put_slice(b",\"id\":");
+        head.put_slice(id.to_string().as_bytes());
+        put_method(&mut head, method, params.is_some());
+        Parts { head, body: params, tail: b"}" }
+    }
+
+    pub fn notification(method: &Method, params: Option<Payload>) -> Self {
+        let mut head = BytesMut::with_capacity(96);
+        put_start(&mut head);
+        put_method(&mut head, method, params.is_some());
+        Parts { head, body: params, tail: b"}" }
+    }
+
+    /// `id` is the text that the request came with.
+    pub fn response(id: &Payload, answer: Answer) -> Self {
+        let mut head = BytesMut::with_capacity(48 + id.len());
+        put_start(&mut head);
+        head.put_slice(b",\"id\":");
+        head.put_slice(id.as_bytes());
+        let (member, body): (&[u8], _) = match answer {
+            Answer::Result(result) => (b",\"result\":", result),
+            Answer::Error(error) => (b",\"error\":", error),
+        };
+        head.put_slice(member);
+        Parts { head, body: Some(body), tail: b"}" }
+    }
+
+    /// An error that answers no id, because none could be read.
+    pub fn error_without_id(error: Payload) -> Self {
+        Self::response(&Payload::literal("null"), Answer::Error(error))
+    }
+
+    pub fn len(&self) -> usize {
+        self.head.len() + self.body.as_ref().map_or(0, Payload::len) + self.tail.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// One piece of memory.
+    pub fn joined(mut self) -> Bytes {
+        if let Some(body) = self.body {
+            self.head.reserve(body.len() + self.tail.len());
+            self.head.put_slice(body.as_bytes());
+        }
+        self.head.put_slice(self.tail);
+        self.head.freeze()
+    }
+}
+
+fn put_start(out: &mut BytesMut) {
+    out.put_slice(b"{\"jsonrpc\":\"2.0\"");
+}
+
+fn put_method(out: &mut BytesMut, method: &Method, has_params: bool) {
+    out.put_slice(b",\"method\":");
+    out.put_slice(Payload::of(method.as_str()).as_bytes());
+    if has_params {
+        out.put_slice(b",\"params\":");
+    }
+}
+
+/// A JSON-RPC error object of seawall's own.
+pub fn rpc_error(code: i64, message: impl Into<Cow<'static, str>>) -> Payload {
+    #[derive(serde::Serialize)]
+    struct RpcError<'a> {
+        code: i64,
+        message: &'a str,
+    }
+    Payload::of(&RpcError { code, message: &message.into() })
+}
+
+pub const PARSE_ERROR: i64 = -32700;
+pub const INVALID_REQUEST: i64 = -32600;
+pub const METHOD_NOT_FOUND: i64 = -32601;
+pub const INVALID_PARAMS: i64 = -32602;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<Envelope, Malformed> {
+        Envelope::parse(&Bytes::from(text.to_owned()))
+    }
+
+    #[test]
+    fn a_request_keeps_its_id_and_params_as_text() {
+        let Ok(Envelope::Message(Message::Request { id, method, params })) =
+            parse(r#"{"jsonrpc":"2.0","id":1.50,"method":"tools\/call","params":{"n": 1e400}}"#)
+        else {
+            panic!("a request was due");
+        };
+        assert_eq!(id.as_str(), "1.50");
+        assert_eq!(method.as_str(), "tools/call");
+        assert_eq!(params.expect("params").as_str(), r#"{"n": 1e400}"#);
+    }
+
+    #[test]
+    fn null_is_a_result_and_odd_errors_pass() {
+        assert!(matches!(
+            parse(r#"{"id":"a","result":null}"#),
+            Ok(Envelope::Response { answer: Answer::Result(r), .. }) if r.as_str() == "null"
+        ));
+        assert!(matches!(
+            parse(r#"{"id":3,"error":{"code":99999999999}}"#),
+            Ok(Envelope::Response { answer: Answer::Error(_), .. })
+        ));
+    }
+
+    #[test]
+    fn what_is_malformed_names_its_id() {
+        for text in [
+            r#"{"id":7,"result":1,"error":{}}"#,
+            r#"{"id":7}"#,
+            r#"{"id":7,"error":"text"}"#,
+            r#"{"id":7,"method":5}"#,
+            r#"{"id":7,"method":"a","method":"b"}"#,
+        ] {
+            let malformed = parse(text).expect_err(text);
+            assert_eq!(malformed.id.expect(text).as_str(), "7", "{text}");
+            assert!(malformed.is_json, "{text}");
+        }
+        assert!(parse(r#"{"id":1,"id":2,"method":"a"}"#).is_err(), "a duplicate id is refused");
+        assert!(parse(r#"{"id":null,"method":"a"}"#).is_err(), "MCP forbids a null id");
+        assert!(!parse("{").expect_err("half a message").is_json);
+    }
+
+    #[test]
+    fn deep_nesting_does_not_exhaust_the_stack() {
+        let deep = format!(r#"{{"id":1,"result":{}{}}}"#, "[".repeat(100_000), "]".repeat(100_000));
+        assert!(parse(&deep).is_ok());
+    }
+
+    #[test]
+    fn parts_join_to_json() {
+        let parts = Parts::request(7, &Method::of("tools/call"), Some(Payload::literal("{}")));
+        let length = parts.len();
+        let text = parts.joined();
+        assert_eq!(&text[..], br#"{"jsonrpc":"2.0","id":7,"method":"tools/call","params":{}}"#);
+        assert_eq!(text.len(), length);
+        let text = Parts::response(&Payload::literal("\"x\""), Answer::Result(Payload::literal("1"))).joined();
+        assert_eq!(&text[..], br#"{"jsonrpc":"2.0","id":"x","result":1}"#);
+    }
+}
