@@ -6,6 +6,7 @@ pub mod id;
 pub mod link;
 pub mod respond;
 pub mod session;
+pub mod store;
 #[doc(hidden)]
 pub mod testing;
 pub mod text;

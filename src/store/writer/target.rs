@@ -1,0 +1,119 @@
+//! The database as the writer sees it: opened when it is needed, and made anew when it
+//! was deleted or damaged, which the new one then tells.
+
+use std::path::Path;
+
+use super::LOCK_SLICE;
+use crate::{
+    id::unix_ms,
+    store::{
+        Settings,
+        database::{self, Database, Durability, FileId, Trouble},
+        retention::{self, Step},
+        row::{Event, EventRecord, EventType, Record},
+    },
+};
+
+/// A file that is lost is made anew, but not for ever in one go.
+const ATTEMPTS_MAX: usize = 3;
+
+pub(super) struct Target {
+    settings: Settings,
+    database: Option<Database>,
+    /// What became of the file of before, until its successor has it on record.
+    loss: Option<Loss>,
+}
+
+/// What became of the database that was there before.
+struct Loss {
+    reason: &'static str,
+    detail: String,
+    set_aside: Option<String>,
+}
+
+impl Target {
+    pub(super) fn new(settings: Settings) -> Self {
+        Target { settings, database: None, loss: None }
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.settings.path
+    }
+
+    /// Does `work` with the database; again from its beginning if it turns out that the
+    /// file is no longer there, or no longer a database.
+    pub(super) fn write(&mut self, mut work: impl FnMut(&mut Database) -> Result<(), Trouble>) -> Result<(), Trouble> {
+        for _ in 0..ATTEMPTS_MAX {
+            let file = FileId::of(&self.settings.path);
+            match self.reach().and_then(&mut work) {
+                Err(Trouble::Gone) => self.note_deleted(),
+                Err(Trouble::Damaged(detail)) => self.set_aside(file, detail)?,
+                other => return other,
+            }
+        }
+        Err(Trouble::Gone)
+    }
+
+    /// One step of retention.
+    pub(super) fn tidy(&mut self) -> Result<Step, Trouble> {
+        match &mut self.database {
+            Some(database) => Ok(retention::step(database.connection(), &self.settings, unix_ms())?),
+            None => Ok(Step::Done),
+        }
+    }
+
+    /// Lets go of a connection that is of no use; the next attempt makes another.
+    pub(super) fn hang_up(&mut self) {
+        self.database = None;
+    }
+
+    fn reach(&mut self) -> Result<&mut Database, Trouble> {
+        let database = match self.database.take() {
+            Some(database) => database,
+            None => {
+                let mut database = Database::open(&self.settings, LOCK_SLICE, Durability::Process)?;
+                if let Some(loss) = &self.loss {
+                    database.commit([&Record::Event(loss.event())])?;
+                    self.loss = None;
+                }
+                database
+            }
+        };
+        Ok(self.database.insert(database))
+    }
+
+    fn note_deleted(&mut self) {
+        self.hang_up();
+        if self.loss.is_none() {
+            tracing::warn!(path = %self.settings.path.display(), "the database was deleted or replaced while open");
+            self.loss = Some(Loss { reason: "deleted", detail: Trouble::Gone.to_string(), set_aside: None });
+        }
+    }
+
+    fn set_aside(&mut self, file: Option<FileId>, detail: String) -> Result<(), Trouble> {
+        // Closed first: SQLite cleans up by name, and the name is about to change hands.
+        self.hang_up();
+        let aside = database::set_aside(&self.settings.path, file)
+            .map_err(|error| Trouble::Unusable(format!("it is damaged ({detail}) and cannot be set aside: {error}")))?;
+        if let Some(aside) = aside.map(|path| path.display().to_string()) {
+            tracing::error!(%detail, set_aside = aside, "the database is damaged, a fresh one takes its place");
+            self.loss = Some(Loss { reason: "damaged", detail, set_aside: Some(aside) });
+        }
+        Ok(())
+    }
+}
+
+impl Loss {
+    fn event(&self) -> EventRecord {
+        EventRecord::now(Event {
+            category: "store",
+            event_type: EventType::DatabaseRecreated,
+            service_name: "gateway".to_owned(),
+            metadata: serde_json::json!({
+                "reason": self.reason,
+                "detail": self.detail,
+                "set_aside": self.set_aside,
+            }),
+        })
+    }
+}
