@@ -3,9 +3,11 @@
 pub mod call;
 pub mod failure;
 pub mod id;
+pub mod layer;
 pub mod link;
 pub mod respond;
 pub mod session;
+pub mod stack;
 pub mod store;
 #[doc(hidden)]
 pub mod testing;
