@@ -5,6 +5,7 @@ pub mod failure;
 pub mod id;
 pub mod layer;
 pub mod link;
+pub mod process;
 pub mod respond;
 pub mod session;
 pub mod stack;

@@ -1,0 +1,55 @@
+//! The last words of a process: its stderr is always read, so that it never blocks
+//! on it, and only the end is kept.
+
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use tokio::io::{AsyncRead, AsyncReadExt};
+
+const KEPT_BYTES: usize = 4096;
+
+#[derive(Clone, Debug, Default)]
+pub struct Tail(Arc<Mutex<VecDeque<u8>>>);
+
+impl Tail {
+    /// Reads to the end of `stream`.
+    pub async fn follow(self, mut stream: impl AsyncRead + Unpin) {
+        let mut chunk = vec![0; 8192];
+        while let Ok(n @ 1..) = stream.read(&mut chunk).await {
+            let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            kept.extend(&chunk[..n]);
+            let surplus = kept.len().saturating_sub(KEPT_BYTES);
+            kept.drain(..surplus);
+        }
+    }
+
+    /// The last whole lines; `None` if there was nothing.
+    pub fn text(&self) -> Option<String> {
+        let kept: Vec<u8> = self.0.lock().unwrap_or_else(PoisonError::into_inner).iter().copied().collect();
+        let text = String::from_utf8_lossy(&kept);
+        let whole = match text.split_once('\n') {
+            Some((_, rest)) if kept.len() == KEPT_BYTES => rest,
+            _ => &text,
+        };
+        let trimmed = whole.trim_end();
+        (!trimmed.is_empty()).then(|| trimmed.to_owned())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn only_the_last_lines_are_kept() {
+        let tail = Tail::default();
+        let flood: String = (0..10_000).map(|i| format!("line {i}\n")).collect();
+        tail.clone().follow(flood.as_bytes()).await;
+        let text = tail.text().expect("text");
+        assert!(text.len() <= KEPT_BYTES);
+        assert!(text.starts_with("line ") && text.ends_with("line 9999"), "{text}");
+        assert_eq!(Tail::default().text(), None);
+    }
+}
