@@ -13,4 +13,5 @@ pub mod store;
 #[doc(hidden)]
 pub mod testing;
 pub mod text;
+pub mod upstream;
 pub mod wire;

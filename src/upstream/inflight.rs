@@ -1,0 +1,209 @@
+//! Which calls one instance has in hand: so that its progress reaches the right
+//! caller under the caller's own token, and so that what it says without naming a
+//! call reaches nobody else's client.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use tokio::sync::Notify;
+
+use crate::{
+    call::{Back, Call, Caller, Edit, Method, Payload, Trail},
+    session::Session,
+};
+
+#[derive(Debug, Default)]
+pub(super) struct InFlight {
+    calls: Mutex<HashMap<u64, Entry>>,
+    emptied: Notify,
+}
+
+#[derive(Debug)]
+struct Entry {
+    caller: Arc<Caller>,
+    trail: Arc<Trail>,
+    /// The client's own progress token, as text.
+    token: Option<Payload>,
+    /// Progress must increase; what does not is no sign of life.
+    last_progress: Option<f64>,
+}
+
+/// Takes the call out of the table when it ends, however it ends.
+#[derive(Debug)]
+pub(super) struct Admission {
+    table: Arc<InFlight>,
+    number: u64,
+}
+
+impl InFlight {
+    fn calls(&self) -> MutexGuard<'_, HashMap<u64, Entry>> {
+        // Nothing panics while it holds the lock.
+        self.calls.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Enters a call. The params returned carry a progress token of seawall's own where
+    /// the client had set one: tokens of two clients may be the same.
+    pub(super) fn admit(self: &Arc<Self>, call: &Call) -> (Admission, Payload) {
+        static LAST_NUMBER: AtomicU64 = AtomicU64::new(0);
+        let number = LAST_NUMBER.fetch_add(1, Ordering::Relaxed) + 1;
+        let (token, params) = match own_token(&call.params, number) {
+            Some((token, params)) => (Some(token), params),
+            None => (None, call.params.clone()),
+        };
+        let entry = Entry { caller: call.caller.clone(), trail: call.trail.clone(), token, last_progress: None };
+        self.calls().insert(number, entry);
+        (Admission { table: self.clone(), number }, params)
+    }
+
+    /// Resolves when no call is in hand.
+    pub(super) async fn idle(&self) {
+        loop {
+            // Registered before the look, so that the last call cannot end in between.
+            let emptied = self.emptied.notified();
+            if self.len() == 0 {
+                return;
+            }
+            emptied.await;
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.calls().len()
+    }
+
+    /// Passes progress on to the call it is for.
+    pub(super) fn progress(&self, params: &Payload) {
+        let Some(number) = params.member("progressToken").and_then(|token| token.read::<u64>().ok()) else { return };
+        let progress = params.member("progress").and_then(|progress| progress.read::<f64>().ok());
+        let (back, token) = {
+            let mut calls = self.calls();
+            let Some(entry) = calls.get_mut(&number) else { return };
+            if progress > entry.last_progress {
+                entry.last_progress = progress;
+                entry.trail.alive();
+            }
+            let Some(token) = entry.token.clone() else { return };
+            (entry.caller.back.clone(), token)
+        };
+        let params = params.edit(&[("progressToken", Edit::Set(token))]);
+        back.tell(Method::of("notifications/progress"), Some(params));
+    }
+
+    /// The client behind all calls in hand, if it is one and the same, and the way to
+    /// it: on the stream of its only call, else on its session's.
+    pub(super) fn sole_client(&self) -> Option<(Arc<Session>, Back)> {
+        let calls = self.calls();
+        let mut entries = calls.values();
+        let first = entries.next()?;
+        let mut alone = true;
+        for other in entries {
+            if other.caller.session.number != first.caller.session.number {
+                return None;
+            }
+            alone = false;
+        }
+        let session = first.caller.session.clone();
+        let back = if alone { first.caller.back.clone() } else { session.back.clone() };
+        Some((session, back))
+    }
+}
+
+impl Drop for Admission {
+    fn drop(&mut self) {
+        let is_empty = {
+            let mut calls = self.table.calls();
+            calls.remove(&self.number);
+            calls.is_empty()
+        };
+        if is_empty {
+            self.table.emptied.notify_waiters();
+        }
+    }
+}
+
+/// The token that the client set and the params with ours in its place.
+fn own_token(params: &Payload, number: u64) -> Option<(Payload, Payload)> {
+    // Most calls carry none, which a look at the bytes tells without parsing.
+    memchr::memmem::find(params.as_bytes(), b"progressToken")?;
+    let meta = params.member("_meta")?;
+    let token = meta.member("progressToken")?;
+    let meta = meta.edit(&[("progressToken", Edit::Set(Payload::of(&number)))]);
+    Some((token, params.edit(&[("_meta", Edit::Set(meta))])))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use super::*;
+    use crate::{
+        call::{Answer, BoxFuture, Wire},
+        testing,
+    };
+
+    #[derive(Default)]
+    struct Heard(Mutex<Vec<String>>);
+
+    impl Wire for Heard {
+        fn tell(&self, method: Method, params: Option<Payload>) {
+            let params = params.expect("params");
+            self.0.lock().expect("unpoisoned").push(format!("{method} {}", params.as_str()));
+        }
+        fn ask(&self, _: Method, _: Option<Payload>) -> BoxFuture<'_, Answer> {
+            unreachable!("nobody asks")
+        }
+    }
+
+    fn call_of(session: u64, heard: &Arc<Heard>) -> Call {
+        let mut call = testing::call("a", "b");
+        let mut session_of = testing::session();
+        session_of.number = session;
+        call.caller =
+            Arc::new(Caller { session: Arc::new(session_of), request_id: Payload::literal("1"), back: heard.clone() });
+        call.params = Payload::literal(r#"{"name":"b","_meta":{"progressToken":"same","x":1e400}}"#);
+        call
+    }
+
+    #[tokio::test]
+    async fn colliding_progress_tokens_stay_apart() {
+        let table = Arc::new(InFlight::default());
+        let (one, two) = (Arc::new(Heard::default()), Arc::new(Heard::default()));
+        let (_first, _) = table.admit(&call_of(1, &one));
+        let (second, params) = table.admit(&call_of(2, &two));
+        assert!(params.as_str().contains(r#""x":1e400"#));
+        assert!(!params.as_str().contains("same"));
+        let progress = format!(r#"{{"progressToken":{},"progress":1,"message":"m"}}"#, second.number);
+        table.progress(&Payload::from_json(progress).expect("JSON"));
+        assert!(one.0.lock().expect("unpoisoned").is_empty());
+        assert_eq!(
+            *two.0.lock().expect("unpoisoned"),
+            [r#"notifications/progress {"progressToken":"same","progress":1,"message":"m"}"#]
+        );
+        assert!(table.sole_client().is_none(), "two clients have calls in hand");
+        drop(second);
+        assert!(table.sole_client().is_some());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn only_progress_that_increases_is_life() {
+        let table = Arc::new(InFlight::default());
+        let call = call_of(1, &Arc::default());
+        let (admission, _) = table.admit(&call);
+        let tell = |progress: &str| {
+            let params = format!(r#"{{"progressToken":{},"progress":{progress}}}"#, admission.number);
+            table.progress(&Payload::from_json(params).expect("JSON"));
+            call.trail.last_life()
+        };
+        let first = tell("1");
+        assert!(first.is_some());
+        tokio::time::advance(std::time::Duration::from_secs(1)).await;
+        assert_eq!(tell("1"), first);
+        assert_eq!(tell("0.5"), first);
+        assert!(tell("1.5") > first);
+    }
+}

@@ -1,0 +1,157 @@
+//! A server that is a child process: JSON-RPC lines over its stdin and stdout.
+//!
+//! Its death is noticed by the exit of the process and by the end of its output,
+//! whichever comes first; the other is waited for briefly, so that answers still
+//! in the pipe are delivered and the exit status can be told.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::time::timeout;
+use tokio_util::task::TaskTracker;
+
+use crate::{
+    call::{Answer, BoxFuture, Message, Method, Payload, Trail},
+    link::{Answerer, Connector, Gone, Inbox, Link, LinkError, StartError, Vitals},
+    process::{self, Child, Command, tail::Tail},
+    wire::peer::{End, Guilty, Limits, Listener, Peer},
+};
+
+/// How long the end of the output waits for the exit of the process, and the reverse.
+const BOTH_ENDS_WAIT: Duration = Duration::from_millis(50);
+/// How long a process that broke off its connection may live on.
+const BROKEN_GRACE: Duration = Duration::from_secs(2);
+
+#[derive(Debug)]
+pub struct StdioConnector {
+    pub command: Command,
+    pub limits: Limits,
+    pub tasks: TaskTracker,
+}
+
+impl Connector for StdioConnector {
+    fn connect(&self, number: u64, inbox: Arc<dyn Inbox>) -> BoxFuture<'_, Result<Arc<dyn Link>, StartError>> {
+        Box::pin(async move {
+            let (child, pipes) = self.command.spawn(&self.tasks).map_err(|error| {
+                if error.is_permanent() {
+                    StartError::Permanent(error.to_string())
+                } else {
+                    StartError::Transient(error.to_string())
+                }
+            })?;
+            let tail = Tail::default();
+            self.tasks.spawn(tail.clone().follow(pipes.stderr));
+            let streams = (pipes.stdout, pipes.stdin);
+            let peer = Peer::start(number, streams, Arc::new(Upwards(inbox)), self.limits, &self.tasks);
+            let link = StdioLink { peer, child, tail, closing: Arc::default() };
+            self.tasks.spawn(link.clone().watch());
+            Ok(Arc::new(link) as Arc<dyn Link>)
+        })
+    }
+}
+
+#[derive(Clone, Debug)]
+struct StdioLink {
+    peer: Peer,
+    child: Child,
+    tail: Tail,
+    /// Somebody stops it politely already.
+    closing: Arc<AtomicBool>,
+}
+
+impl StdioLink {
+    /// Waits for the end, tells everybody, and sees to it that nothing is left.
+    async fn watch(self) {
+        let end = tokio::select! {
+            end = self.peer.ended() => {
+                let exit = timeout(BOTH_ENDS_WAIT, self.child.exited()).await.ok();
+                self.explain(Some(end), exit)
+            }
+            exit = self.child.exited() => {
+                let end = timeout(BOTH_ENDS_WAIT, self.peer.ended()).await.ok();
+                self.explain(end, Some(exit))
+            }
+        };
+        let (gone, guilty) = end;
+        self.peer.fail(&gone, guilty);
+        if !self.closing.load(Ordering::Relaxed) {
+            self.child.stop(BROKEN_GRACE).await;
+        }
+    }
+
+    fn explain(&self, end: Option<End>, exit: Option<process::Exit>) -> (Gone, Guilty) {
+        let guilty = end.as_ref().map_or(Guilty::None, |end| end.guilty);
+        let reason = match (&exit, &end) {
+            (_, Some(end)) if end.guilty != Guilty::None => end.reason.clone(),
+            (Some(exit), _) => format!("its process ended with {exit}"),
+            (None, Some(end)) => end.reason.clone(),
+            (None, None) => "its connection ended".to_owned(),
+        };
+        let exit_status = exit.map(|exit| exit.to_string());
+        (Gone { reason, exit_status, stderr_tail: self.tail.text() }, guilty)
+    }
+}
+
+impl Link for StdioLink {
+    fn ask(
+        &self,
+        method: Method,
+        params: Option<Payload>,
+        trail: Arc<Trail>,
+    ) -> BoxFuture<'_, Result<Answer, LinkError>> {
+        Box::pin(self.peer.ask(method, params, trail))
+    }
+
+    fn tell(&self, method: Method, params: Option<Payload>) -> Result<(), LinkError> {
+        self.peer.tell(&method, params)
+    }
+
+    fn gone(&self) -> BoxFuture<'_, Gone> {
+        Box::pin(self.peer.gone())
+    }
+
+    fn close(&self, grace: Duration) -> BoxFuture<'_, ()> {
+        Box::pin(async move {
+            self.closing.store(true, Ordering::Relaxed);
+            // Ends the writer too, which closes the child's stdin.
+            self.peer.fail(&Gone::because("it was stopped"), Guilty::None);
+            self.child.stop(grace).await;
+        })
+    }
+
+    fn vitals(&self) -> Vitals {
+        let stray = self.peer.stray();
+        Vitals {
+            pid: Some(self.child.pid()),
+            memory_bytes: process::memory::of_tree(self.child.pid()),
+            stray_lines: stray.lines,
+            last_stray_line: stray.last,
+            stderr_tail: self.tail.text(),
+        }
+    }
+}
+
+/// Hands what the server says on its own up to the inbox.
+struct Upwards(Arc<dyn Inbox>);
+
+impl Listener for Upwards {
+    fn on(&self, peer: &Peer, message: Message) {
+        let answerer = match &message {
+            Message::Notification { .. } => None,
+            Message::Request { id, .. } => {
+                let (peer, id) = (peer.clone(), id.clone());
+                Some(Answerer::new(move |answer| {
+                    if peer.try_respond(&id, answer).is_err() {
+                        tracing::debug!("an answer to the server was dropped: it does not read its input");
+                    }
+                }))
+            }
+        };
+        self.0.on(message, answerer);
+    }
+}

@@ -1,0 +1,343 @@
+//! A server that is reached over Streamable HTTP: raw envelopes, like the pipe.
+//!
+//! Each request is a POST whose reply is the answer, or a stream that ends with it.
+//! What the server says of its own accord comes on a standing GET stream, where it
+//! offers one. A session that the server has forgotten (404) ends the link; the
+//! reconnect then begins a new one, and the call, which was never taken, goes there.
+
+use std::{
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use futures_util::FutureExt as _;
+use reqwest::{
+    Client, Response, StatusCode,
+    header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER},
+};
+use tokio::{sync::watch, time::timeout};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use self::events::Events;
+use crate::{
+    call::{Answer, BoxFuture, Message, Method, Payload, Trail},
+    link::{Answerer, Connector, Gone, Inbox, Link, LinkError, StartError, Vitals},
+    wire::envelope::{Envelope, Parts},
+};
+
+mod events;
+mod standing;
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Messages that nobody waits for: notifications, answers, cancellations, DELETE.
+const ASIDE_TIMEOUT: Duration = Duration::from_secs(5);
+const MCP_SESSION_ID: HeaderName = HeaderName::from_static("mcp-session-id");
+const MCP_PROTOCOL_VERSION: HeaderName = HeaderName::from_static("mcp-protocol-version");
+
+pub struct UrlSettings {
+    pub url: String,
+    pub headers: Vec<(String, String)>,
+    pub max_message_bytes: usize,
+    pub tasks: TaskTracker,
+}
+
+pub struct UrlConnector(UrlSettings);
+
+impl UrlConnector {
+    pub fn new(settings: UrlSettings) -> Self {
+        UrlConnector(settings)
+    }
+}
+
+impl Connector for UrlConnector {
+    fn connect(&self, number: u64, inbox: Arc<dyn Inbox>) -> BoxFuture<'_, Result<Arc<dyn Link>, StartError>> {
+        let link = UrlLink::new(&self.0, number, inbox).map(|link| Arc::new(link) as Arc<dyn Link>);
+        Box::pin(std::future::ready(link))
+    }
+}
+
+/// Clones are the same link.
+#[derive(Clone)]
+struct UrlLink(Arc<Shared>);
+
+struct Shared {
+    client: Client,
+    url: String,
+    number: u64,
+    inbox: Arc<dyn Inbox>,
+    max_message_bytes: usize,
+    last_id: AtomicU64,
+    /// What `initialize` brought: the session's id and the version.
+    agreed: Mutex<HeaderMap>,
+    gone: watch::Sender<Option<Gone>>,
+    closed: CancellationToken,
+    tasks: TaskTracker,
+}
+
+impl UrlLink {
+    fn new(settings: &UrlSettings, number: u64, inbox: Arc<dyn Inbox>) -> Result<Self, StartError> {
+        let permanent = |what: String| StartError::Permanent(what);
+        let mut headers = HeaderMap::new();
+        for (name, value) in &settings.headers {
+            let header =
+                name.parse::<HeaderName>().map_err(|_| permanent(format!("header {name:?} is no header name")))?;
+            let mut value = HeaderValue::from_str(value).map_err(|_| {
+                permanent(format!("the value of header {name:?} has characters that no header may have"))
+            })?;
+            value.set_sensitive(true);
+            headers.insert(header, value);
+        }
+        let client = Client::builder()
+            .default_headers(headers)
+            .connect_timeout(CONNECT_TIMEOUT)
+            // A redirect would carry the user's headers to a host that they never named.
+            .redirect(reqwest::redirect::Policy::none())
+            .build()
+            .map_err(|error| StartError::Transient(format!("no HTTP client: {}", causes(&error))))?;
+        Ok(UrlLink(Arc::new(Shared {
+            client,
+            url: settings.url.clone(),
+            number,
+            inbox,
+            max_message_bytes: settings.max_message_bytes,
+            last_id: AtomicU64::new(0),
+            agreed: Mutex::default(),
+            gone: watch::Sender::new(None),
+            closed: CancellationToken::new(),
+            tasks: settings.tasks.clone(),
+        })))
+    }
+
+    async fn exchange(&self, method: Method, params: Option<Payload>, trail: Arc<Trail>) -> Result<Answer, LinkError> {
+        if let Some(gone) = self.0.gone.borrow().clone() {
+            return Err(LinkError::NotSent(gone.reason));
+        }
+        let id = self.0.last_id.fetch_add(1, Ordering::Relaxed) + 1;
+        let is_initialize = method.as_str() == "initialize";
+        let body = Parts::request(id, &method, params).joined();
+        trail.sent_to(self.0.number);
+        let cancel = CancelOnDrop { link: self, id: (!is_initialize).then_some(id) };
+        let answered = self.0.closed.run_until_cancelled(self.post_and_read(body, id, is_initialize)).await;
+        cancel.disarm();
+        answered.unwrap_or_else(|| Err(LinkError::Lost(Gone::because("it was stopped"))))
+    }
+
+    async fn post_and_read(&self, body: bytes::Bytes, id: u64, is_initialize: bool) -> Result<Answer, LinkError> {
+        let response = self.post(body).await?;
+        let session = response.headers().get(&MCP_SESSION_ID).cloned();
+        let answer = self.read_answer(response, id).await?;
+        if is_initialize && let Answer::Result(hello) = &answer {
+            self.agree(session, hello);
+        }
+        Ok(answer)
+    }
+
+    /// Every request of this link carries these from now on.
+    fn agree(&self, session: Option<HeaderValue>, hello: &Payload) {
+        let mut agreed = HeaderMap::new();
+        if let Some(session) = session {
+            agreed.insert(MCP_SESSION_ID, session);
+        }
+        if let Some(version) = hello.text("protocolVersion").and_then(|version| version.parse().ok()) {
+            agreed.insert(MCP_PROTOCOL_VERSION, version);
+        }
+        *self.0.agreed.lock().unwrap_or_else(PoisonError::into_inner) = agreed;
+    }
+
+    fn agreed(&self) -> HeaderMap {
+        self.0.agreed.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Sends one message; `Ok` if the server took it.
+    async fn post(&self, body: bytes::Bytes) -> Result<Response, LinkError> {
+        let request = self
+            .0
+            .client
+            .post(&self.0.url)
+            .headers(self.agreed())
+            .header(CONTENT_TYPE, "application/json")
+            .header(ACCEPT, "application/json, text/event-stream")
+            .body(body);
+        let response = request.send().await.map_err(|error| LinkError::Http {
+            reason: format!("the request failed: {}", causes(&error)),
+            sent: !error.is_connect() && !error.is_builder(),
+        })?;
+        self.taken(response).await
+    }
+
+    async fn taken(&self, response: Response) -> Result<Response, LinkError> {
+        let status = response.status();
+        if status.is_success() {
+            return Ok(response);
+        }
+        match status {
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
+                let reason = format!("it answered {status}; check its headers in servers.toml");
+                Err(LinkError::Auth(reason))
+            }
+            StatusCode::TOO_MANY_REQUESTS => Err(LinkError::Busy { retry_after: retry_after(response.headers()) }),
+            StatusCode::NOT_FOUND if self.agreed().contains_key(&MCP_SESSION_ID) => {
+                self.end("it has forgotten the session (HTTP 404)");
+                Err(LinkError::NotSent("it has forgotten the session (HTTP 404)".to_owned()))
+            }
+            // A JSON-RPC error may come with 4xx: it is the server's answer.
+            _ if status.is_client_error() && is_json(&response) => Ok(response),
+            _ => Err(LinkError::Http { reason: format!("it answered HTTP {status}"), sent: true }),
+        }
+    }
+
+    async fn read_answer(&self, response: Response, id: u64) -> Result<Answer, LinkError> {
+        let status = response.status();
+        let is_stream = kind(&response).eq_ignore_ascii_case("text/event-stream");
+        if !is_stream && !is_json(&response) {
+            let kind = crate::text::quote(kind(&response), 60);
+            return Err(LinkError::Protocol(format!("its answer (HTTP {status}) was of type \"{kind}\"")));
+        }
+        let mut messages = Events::new(response, is_stream, self.0.max_message_bytes);
+        loop {
+            match messages.next().await? {
+                Some(text) => match Envelope::parse(&text) {
+                    Ok(Envelope::Response { id: answered, answer }) => {
+                        // A refused request may be answered without its id.
+                        if answered.as_str().parse() == Ok(id) || answered.as_str() == "null" {
+                            return Ok(answer);
+                        }
+                    }
+                    Ok(Envelope::Message(message)) => self.hand_up(message),
+                    Err(malformed) => return Err(LinkError::Protocol(format!("its answer was {malformed}"))),
+                },
+                None => return Err(LinkError::Lost(Gone::because("its reply ended before the answer came"))),
+            }
+        }
+    }
+
+    fn hand_up(&self, message: Message) {
+        let answerer = match &message {
+            Message::Notification { .. } => None,
+            Message::Request { id, .. } => {
+                let (link, id) = (self.clone(), id.clone());
+                Some(Answerer::new(move |answer| link.aside(Parts::response(&id, answer))))
+            }
+        };
+        self.0.inbox.on(message, answerer);
+    }
+
+    /// Sends what nobody waits for.
+    fn aside(&self, parts: Parts) {
+        let link = self.clone();
+        self.0.tasks.spawn(async move {
+            let sent = timeout(ASIDE_TIMEOUT, link.post(parts.joined())).await;
+            if !matches!(sent, Ok(Ok(_))) {
+                tracing::debug!(url = link.0.url, "a notification was not taken");
+            }
+        });
+    }
+
+    fn end(&self, reason: &str) {
+        self.0.gone.send_if_modified(|gone| {
+            let first = gone.is_none();
+            if first {
+                *gone = Some(Gone::because(reason));
+            }
+            first
+        });
+    }
+}
+
+impl Link for UrlLink {
+    fn ask(
+        &self,
+        method: Method,
+        params: Option<Payload>,
+        trail: Arc<Trail>,
+    ) -> BoxFuture<'_, Result<Answer, LinkError>> {
+        self.exchange(method, params, trail).boxed()
+    }
+
+    fn tell(&self, method: Method, params: Option<Payload>) -> Result<(), LinkError> {
+        if let Some(gone) = self.0.gone.borrow().clone() {
+            return Err(LinkError::NotSent(gone.reason));
+        }
+        self.aside(Parts::notification(&method, params));
+        if method.as_str() == "notifications/initialized" {
+            self.0.tasks.spawn(standing::listen(self.clone()));
+        }
+        Ok(())
+    }
+
+    fn gone(&self) -> BoxFuture<'_, Gone> {
+        async {
+            let mut gone = self.0.gone.subscribe();
+            let ended = gone.wait_for(Option::is_some).await.ok().and_then(|gone| gone.clone());
+            ended.unwrap_or_else(|| Gone::because("it was closed"))
+        }
+        .boxed()
+    }
+
+    fn close(&self, grace: Duration) -> BoxFuture<'_, ()> {
+        async move {
+            self.end("it was stopped");
+            self.0.closed.cancel();
+            let agreed = self.agreed();
+            if agreed.contains_key(&MCP_SESSION_ID) {
+                let goodbye = self.0.client.delete(&self.0.url).headers(agreed).send();
+                let _ = timeout(grace.min(ASIDE_TIMEOUT), goodbye).await;
+            }
+        }
+        .boxed()
+    }
+
+    fn vitals(&self) -> Vitals {
+        Vitals::default()
+    }
+}
+
+struct CancelOnDrop<'a> {
+    link: &'a UrlLink,
+    id: Option<u64>,
+}
+
+impl CancelOnDrop<'_> {
+    fn disarm(mut self) {
+        self.id = None;
+    }
+}
+
+impl Drop for CancelOnDrop<'_> {
+    fn drop(&mut self) {
+        if let Some(id) = self.id {
+            let params = format!(r#"{{"requestId":{id},"reason":"the caller no longer waits"}}"#);
+            let method = Method::of("notifications/cancelled");
+            self.link.aside(Parts::notification(&method, Payload::from_json(params).ok()));
+        }
+    }
+}
+
+fn kind(response: &Response) -> &str {
+    let kind = response.headers().get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+    kind.split(';').next().unwrap_or_default().trim()
+}
+
+fn is_json(response: &Response) -> bool {
+    kind(response).eq_ignore_ascii_case("application/json")
+}
+
+/// Seconds; the form that is a date is rare and not worth a parser.
+fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok().map(Duration::from_secs)
+}
+
+/// An error with its causes: reqwest's own text is only the outermost, and names the
+/// URL, which may hold a secret.
+fn causes(error: &reqwest::Error) -> String {
+    let mut cause: Option<&dyn std::error::Error> = std::error::Error::source(error);
+    let mut innermost = None;
+    while let Some(next) = cause {
+        innermost = Some(next.to_string());
+        cause = next.source();
+    }
+    innermost.unwrap_or_else(|| "no further reason was given".to_owned())
+}
