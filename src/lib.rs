@@ -7,6 +7,7 @@ pub mod layer;
 pub mod link;
 pub mod process;
 pub mod respond;
+pub mod route;
 pub mod session;
 pub mod stack;
 pub mod store;
