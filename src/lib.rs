@@ -1,6 +1,7 @@
 //! seawall: one gateway between MCP clients and MCP servers.
 
 pub mod call;
+pub mod downstream;
 pub mod failure;
 pub mod id;
 pub mod layer;

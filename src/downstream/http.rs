@@ -1,0 +1,242 @@
+//! Streamable HTTP: `/mcp` for all servers, `/mcp/NAME` for one, `/healthz`, `/readyz`.
+//!
+//! The listener's connections are bounded, its headers and bodies must arrive in
+//! time, and every request passes the guard first.
+
+use std::{
+    convert::Infallible,
+    net::SocketAddr,
+    sync::{Arc, RwLock},
+    time::Duration,
+};
+
+use hyper::{
+    Method, Request, Response, StatusCode,
+    body::Incoming,
+    header::{ALLOW, HeaderName, HeaderValue},
+    server::conn::http1,
+    service::service_fn,
+};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::Semaphore,
+    time::{interval, sleep},
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    call::Payload,
+    session::{Gate, Scope},
+};
+
+mod body;
+pub mod guard;
+mod mailbox;
+mod post;
+mod reply;
+mod running;
+mod session;
+
+use body::ReplyBody;
+use guard::{Guard, Refusal};
+use session::Sessions;
+
+const MCP_SESSION_ID: HeaderName = HeaderName::from_static("mcp-session-id");
+const MCP_PROTOCOL_VERSION: HeaderName = HeaderName::from_static("mcp-protocol-version");
+
+const CONNECTIONS_MAX: usize = 4096;
+/// The head of a request must have arrived by then.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+const SWEEP_INTERVAL: Duration = Duration::from_secs(60);
+
+pub struct Settings {
+    pub guard: Guard,
+    pub max_message_bytes: usize,
+}
+
+/// What `/readyz` says: whether to send traffic here, and the state of each server.
+pub type Readiness = Arc<dyn Fn() -> (bool, Payload) + Send + Sync>;
+
+pub struct Front {
+    gate: Arc<dyn Gate>,
+    guard: RwLock<Arc<Guard>>,
+    max_message_bytes: usize,
+    sessions: Sessions,
+    readiness: Readiness,
+    tasks: TaskTracker,
+}
+
+impl Front {
+    pub fn new(settings: Settings, gate: Arc<dyn Gate>, readiness: Readiness, tasks: &TaskTracker) -> Arc<Self> {
+        Arc::new(Front {
+            gate,
+            guard: RwLock::new(Arc::new(settings.guard)),
+            max_message_bytes: settings.max_message_bytes,
+            sessions: Sessions::default(),
+            readiness,
+            tasks: tasks.clone(),
+        })
+    }
+
+    /// Lets in others than before, from the next request on.
+    pub fn set_guard(&self, guard: Guard) {
+        *self.guard.write().unwrap_or_else(std::sync::PoisonError::into_inner) = Arc::new(guard);
+    }
+
+    fn guard(&self) -> Arc<Guard> {
+        self.guard.read().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
+    }
+
+    /// Accepts connections until `shutdown`; those that are open then end after the
+    /// request that they are at.
+    pub async fn serve(self: Arc<Self>, listener: TcpListener, shutdown: CancellationToken) {
+        let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+        let mut sweep = interval(SWEEP_INTERVAL);
+        loop {
+            let (stream, peer) = tokio::select! {
+                () = shutdown.cancelled() => break,
+                _ = sweep.tick() => {
+                    self.sessions.expire(&*self.gate);
+                    continue;
+                }
+                accepted = listener.accept() => match accepted {
+                    Ok(accepted) => accepted,
+                    Err(error) => {
+                        // Out of descriptors, most likely: others may give some back.
+                        tracing::warn!("accepting a connection failed: {error}");
+                        sleep(Duration::from_millis(50)).await;
+                        continue;
+                    }
+                },
+            };
+            let Ok(place) = places.clone().try_acquire_owned() else {
+                tracing::warn!(%peer, "refused: {CONNECTIONS_MAX} connections are open");
+                continue;
+            };
+            let front = self.clone();
+            let shutdown = shutdown.clone();
+            self.tasks.spawn(async move {
+                front.connection(stream, peer, shutdown).await;
+                drop(place);
+            });
+        }
+        self.sessions.close_streams();
+    }
+
+    async fn connection(self: Arc<Self>, stream: TcpStream, peer: SocketAddr, shutdown: CancellationToken) {
+        // Without it an event waits up to 40 ms for the acknowledgement of the one before.
+        let _ = stream.set_nodelay(true);
+        let stranger = self.is_stranger(&stream, peer).await;
+        let service = service_fn(|request| {
+            let front = self.clone();
+            async move { Ok::<_, Infallible>(front.respond(request, peer, stranger).await) }
+        });
+        let connection = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEADER_TIMEOUT)
+            .serve_connection(TokioIo::new(stream), service);
+        let mut connection = std::pin::pin!(connection);
+        let ended = tokio::select! {
+            ended = connection.as_mut() => ended,
+            () = shutdown.cancelled() => {
+                connection.as_mut().graceful_shutdown();
+                connection.await
+            }
+        };
+        if let Err(error) = ended {
+            tracing::trace!(%peer, "connection ended: {error}");
+        }
+    }
+
+    /// Another user of this machine, where the kernel can tell.
+    async fn is_stranger(&self, stream: &TcpStream, peer: SocketAddr) -> bool {
+        if self.guard().token.is_some() || !peer.ip().is_loopback() {
+            return false;
+        }
+        let Ok(local) = stream.local_addr() else { return true };
+        !tokio::task::spawn_blocking(move || guard::same_user(peer, local)).await.unwrap_or(false)
+    }
+
+    async fn respond(
+        self: &Arc<Self>,
+        request: Request<Incoming>,
+        peer: SocketAddr,
+        stranger: bool,
+    ) -> Response<ReplyBody> {
+        let path = request.uri().path();
+        if path == "/healthz" {
+            return reply::text("ok\n");
+        }
+        if path == "/readyz" && peer.ip().is_loopback() {
+            let (ready, states) = (self.readiness)();
+            let mut response = reply::json(states);
+            if !ready {
+                *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+            }
+            return response;
+        }
+        if stranger {
+            let reason = "this connection is of another user of this machine; set token under [gateway] to allow that";
+            return reply::refusal(&Refusal::new(StatusCode::FORBIDDEN, reason));
+        }
+        if let Err(refusal) = self.guard().admit(request.headers()) {
+            return reply::refusal(&refusal);
+        }
+        let scope = match self.scope_of(path) {
+            Ok(scope) => scope,
+            Err(refusal) => return reply::refusal(&refusal),
+        };
+        match *request.method() {
+            Method::POST => post::post(self, scope, request).await,
+            Method::GET => self.get(&scope, &request),
+            Method::DELETE => self.delete(&scope, &request),
+            _ => {
+                let mut response = reply::empty(StatusCode::METHOD_NOT_ALLOWED);
+                response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, POST, DELETE"));
+                response
+            }
+        }
+    }
+
+    fn scope_of(&self, path: &str) -> Result<Scope, Refusal> {
+        let path = path.strip_suffix('/').unwrap_or(path);
+        if path == "/mcp" {
+            return Ok(Scope::All);
+        }
+        let Some(name) = path.strip_prefix("/mcp/") else {
+            return Err(Refusal::new(StatusCode::NOT_FOUND, "nothing is here: MCP is at /mcp and /mcp/NAME"));
+        };
+        self.gate.scope(name).ok_or_else(|| {
+            let names: Vec<String> = self.gate.names().iter().map(ToString::to_string).collect();
+            let name = crate::text::quote(name, 40);
+            let reason = format!("there is no server \"{name}\"; servers are: {}", names.join(", "));
+            Refusal::new(StatusCode::NOT_FOUND, reason)
+        })
+    }
+
+    /// The standing stream, for what no call is there to answer on.
+    fn get(&self, scope: &Scope, request: &Request<Incoming>) -> Response<ReplyBody> {
+        let accept = request.headers().get(hyper::header::ACCEPT).and_then(|accept| accept.to_str().ok());
+        if !accept.is_some_and(|accept| post::takes(accept, "text/event-stream")) {
+            let reason = "a GET here opens a stream: Accept must include text/event-stream";
+            return reply::refusal(&Refusal::new(StatusCode::NOT_ACCEPTABLE, reason));
+        }
+        let found =
+            post::check_version(request.headers()).and_then(|()| post::find_session(self, scope, request.headers()));
+        match found {
+            Ok(session) => reply::events(None, session.outbox.open_standing()),
+            Err(refusal) => reply::refusal(&refusal),
+        }
+    }
+
+    fn delete(&self, scope: &Scope, request: &Request<Incoming>) -> Response<ReplyBody> {
+        match post::find_session(self, scope, request.headers()) {
+            Ok(session) => {
+                self.sessions.remove(&session.id, &*self.gate);
+                reply::empty(StatusCode::NO_CONTENT)
+            }
+            Err(refusal) => reply::refusal(&refusal),
+        }
+    }
+}

@@ -1,0 +1,149 @@
+//! Bodies: requests read within bounds, replies written without copying.
+
+use std::{
+    convert::Infallible,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use bytes::{Bytes, BytesMut};
+use futures_util::{Stream, stream};
+use http_body::{Body, Frame, SizeHint};
+use hyper::StatusCode;
+use tokio::time::timeout;
+
+use super::{
+    guard::Refusal,
+    mailbox::{Mail, Mailbox},
+};
+use crate::wire::envelope::Parts;
+
+/// Below this the parts of an answer are joined, which saves a larger write call.
+const JOIN_MAX_BYTES: usize = 16 * 1024;
+/// A body must have arrived by then.
+const READ_TIMEOUT: Duration = Duration::from_secs(30);
+/// A comment so often keeps idle streams from being cut by what lies between.
+const KEEP_ALIVE: Duration = Duration::from_secs(15);
+
+/// Reads a whole body of at most `max_bytes`.
+pub(super) async fn read<B>(body: B, max_bytes: usize) -> Result<Bytes, Refusal>
+where
+    B: Body<Data = Bytes> + Unpin,
+    B::Error: std::fmt::Display,
+{
+    let too_large = || {
+        let max = crate::text::bytes(max_bytes as u64);
+        Refusal::new(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            format!("the message is larger than {max}, see max_message under [gateway] in servers.toml"),
+        )
+    };
+    if body.size_hint().lower() > max_bytes as u64 {
+        return Err(too_large());
+    }
+    match timeout(READ_TIMEOUT, collect(body, max_bytes)).await {
+        Ok(Ok(Some(bytes))) => Ok(bytes),
+        Ok(Ok(None)) => Err(too_large()),
+        Ok(Err(error)) => Err(Refusal::new(StatusCode::BAD_REQUEST, format!("the body could not be read: {error}"))),
+        Err(_) => Err(Refusal::new(StatusCode::REQUEST_TIMEOUT, "the body did not arrive in time")),
+    }
+}
+
+/// `None` if it is too large.
+async fn collect<B>(mut body: B, max_bytes: usize) -> Result<Option<Bytes>, B::Error>
+where
+    B: Body<Data = Bytes> + Unpin,
+{
+    let mut first = Bytes::new();
+    let mut whole = BytesMut::new();
+    while let Some(frame) = std::future::poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
+        let Ok(data) = frame?.into_data() else { continue };
+        if first.len().max(whole.len()) + data.len() > max_bytes {
+            return Ok(None);
+        }
+        if first.is_empty() && whole.is_empty() {
+            first = data;
+            continue;
+        }
+        if whole.is_empty() {
+            let expected = usize::try_from(body.size_hint().lower()).unwrap_or(0).min(max_bytes);
+            whole.reserve(first.len() + data.len() + expected);
+            whole.extend_from_slice(&first);
+        }
+        whole.extend_from_slice(&data);
+    }
+    Ok(Some(if whole.is_empty() { first } else { whole.freeze() }))
+}
+
+/// A reply: pieces of known length, or events for as long as they come.
+pub(super) enum ReplyBody {
+    Pieces(std::collections::VecDeque<Bytes>),
+    Events(Pin<Box<dyn Stream<Item = Bytes> + Send>>),
+}
+
+impl ReplyBody {
+    pub(super) fn empty() -> Self {
+        ReplyBody::Pieces(Default::default())
+    }
+
+    pub(super) fn text(text: impl Into<Bytes>) -> Self {
+        ReplyBody::Pieces([text.into()].into())
+    }
+
+    pub(super) fn message(parts: Parts) -> Self {
+        if parts.len() <= JOIN_MAX_BYTES {
+            return ReplyBody::text(parts.joined());
+        }
+        let Parts { head, body, tail } = parts;
+        let body = body.map(Bytes::from).unwrap_or_default();
+        ReplyBody::Pieces([head.freeze(), body, Bytes::from_static(tail)].into())
+    }
+
+    /// Server-sent events: `first`, then what the mailbox gets, until it is closed.
+    pub(super) fn events(first: Option<Bytes>, mailbox: Arc<Mailbox>) -> Self {
+        let rest = stream::unfold(mailbox, |mailbox| async move {
+            let chunk = match timeout(KEEP_ALIVE, mailbox.next()).await {
+                Ok(Mail::Message(message)) => as_event(&message),
+                Ok(Mail::Cancelled | Mail::Closed) => return None,
+                Err(_) => Bytes::from_static(b": still here\n\n"),
+            };
+            Some((chunk, mailbox))
+        });
+        let first = stream::iter(first.map(|message| as_event(&message)));
+        ReplyBody::Events(Box::pin(futures_util::StreamExt::chain(first, rest)))
+    }
+}
+
+/// One chunk an event: four writes would be four wake-ups of the client.
+fn as_event(message: &[u8]) -> Bytes {
+    let mut event = BytesMut::with_capacity(message.len() + 24);
+    event.extend_from_slice(b"event: message\ndata: ");
+    event.extend_from_slice(message);
+    event.extend_from_slice(b"\n\n");
+    event.freeze()
+}
+
+impl Body for ReplyBody {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        match self.get_mut() {
+            ReplyBody::Pieces(pieces) => Poll::Ready(pieces.pop_front().map(|piece| Ok(Frame::data(piece)))),
+            ReplyBody::Events(events) => events.as_mut().poll_next(cx).map(|event| event.map(|e| Ok(Frame::data(e)))),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        matches!(self, ReplyBody::Pieces(pieces) if pieces.is_empty())
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            ReplyBody::Pieces(pieces) => SizeHint::with_exact(pieces.iter().map(|piece| piece.len() as u64).sum()),
+            ReplyBody::Events(_) => SizeHint::default(),
+        }
+    }
+}

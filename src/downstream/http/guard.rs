@@ -1,0 +1,225 @@
+//! Who may speak to a listener of seawall's: one guard for all of them.
+//!
+//! A page in the user's browser can send requests to loopback; what it cannot do is
+//! choose its Host, hide its Origin, or send `application/json` without asking first.
+
+use std::net::{IpAddr, SocketAddr};
+
+use hyper::{
+    HeaderMap, StatusCode,
+    header::{AUTHORIZATION, CONTENT_TYPE, HOST, ORIGIN},
+};
+
+#[derive(Clone, Debug, Default)]
+pub struct Guard {
+    /// Hosts beside loopback, with or without a port.
+    pub allowed_hosts: Vec<String>,
+    /// Origins beside the listener's own, as a browser writes them.
+    pub allowed_origins: Vec<String>,
+    /// `Authorization: Bearer TOKEN` is then required.
+    pub token: Option<String>,
+}
+
+/// Why a request was turned away.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Refusal {
+    pub status: StatusCode,
+    pub reason: String,
+}
+
+impl Refusal {
+    pub(crate) fn new(status: StatusCode, reason: impl Into<String>) -> Self {
+        Refusal { status, reason: reason.into() }
+    }
+}
+
+impl Guard {
+    /// Host, Origin and token.
+    pub fn admit(&self, headers: &HeaderMap) -> Result<(), Refusal> {
+        let host = text(headers, &HOST).unwrap_or_default();
+        if !is_loopback_host(host) && !listed(&self.allowed_hosts, host) {
+            let host = crate::text::quote(host, 100);
+            let reason =
+                format!("host \"{host}\" is not allowed; add it to allowed_hosts under [gateway] in servers.toml");
+            return Err(Refusal::new(StatusCode::FORBIDDEN, reason));
+        }
+        if let Some(origin) = headers.get(ORIGIN) {
+            let origin = origin.to_str().unwrap_or_default();
+            let is_own = origin.strip_prefix("http://").is_some_and(|rest| rest.eq_ignore_ascii_case(host));
+            if !is_own && !self.allowed_origins.iter().any(|allowed| allowed.eq_ignore_ascii_case(origin)) {
+                let origin = crate::text::quote(origin, 100);
+                let reason = format!(
+                    "origin \"{origin}\" is not allowed; add it to allowed_origins under [gateway] in servers.toml"
+                );
+                return Err(Refusal::new(StatusCode::FORBIDDEN, reason));
+            }
+        }
+        match &self.token {
+            Some(token) if !bears(headers, token) => Err(Refusal::new(
+                StatusCode::UNAUTHORIZED,
+                "this gateway asks for its token: send the header Authorization: Bearer TOKEN",
+            )),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// A POST must be `application/json`, which no page sends elsewhere unasked.
+pub fn must_be_json(headers: &HeaderMap) -> Result<(), Refusal> {
+    let kind = text(headers, &CONTENT_TYPE).unwrap_or_default();
+    let essence = kind.split(';').next().unwrap_or_default().trim();
+    if essence.eq_ignore_ascii_case("application/json") {
+        return Ok(());
+    }
+    let kind = crate::text::quote(kind, 100);
+    let reason = format!("Content-Type must be application/json, not \"{kind}\"");
+    Err(Refusal::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, reason))
+}
+
+fn text<'a>(headers: &'a HeaderMap, name: &hyper::header::HeaderName) -> Option<&'a str> {
+    headers.get(name)?.to_str().ok()
+}
+
+fn is_loopback_host(host: &str) -> bool {
+    let name = without_port(host);
+    name.eq_ignore_ascii_case("localhost")
+        || name.trim_matches(['[', ']']).parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+fn without_port(host: &str) -> &str {
+    match host.rsplit_once(':') {
+        Some((name, port))
+            if port.bytes().all(|b| b.is_ascii_digit()) && (!name.contains(':') || name.ends_with(']')) =>
+        {
+            name
+        }
+        _ => host,
+    }
+}
+
+fn listed(allowed: &[String], host: &str) -> bool {
+    !host.is_empty()
+        && allowed
+            .iter()
+            .any(|entry| entry.eq_ignore_ascii_case(host) || entry.eq_ignore_ascii_case(without_port(host)))
+}
+
+/// Compares in a time that does not tell how much of the token was right.
+fn bears(headers: &HeaderMap, token: &str) -> bool {
+    let sent = text(headers, &AUTHORIZATION).and_then(|value| {
+        let (scheme, sent) = value.split_once(' ')?;
+        scheme.eq_ignore_ascii_case("bearer").then_some(sent.trim())
+    });
+    let sent = sent.unwrap_or_default().as_bytes();
+    let differing = sent.iter().zip(token.as_bytes()).fold(0, |all, (a, b)| all | (a ^ b));
+    sent.len() == token.len() && differing == 0
+}
+
+/// Whether the process behind a loopback connection is the user's own, or root's.
+/// Elsewhere than on Linux nobody can tell, and nobody is refused.
+#[cfg(target_os = "linux")]
+pub fn same_user(peer: SocketAddr, local: SocketAddr) -> bool {
+    let own = rustix::process::getuid().as_raw();
+    let file = if peer.is_ipv4() { "/proc/net/tcp" } else { "/proc/net/tcp6" };
+    let Ok(table) = std::fs::read_to_string(file) else { return true };
+    let (theirs, ours) = (proc_address(peer), proc_address(local));
+    let uid = table.lines().skip(1).find_map(|line| {
+        let mut fields = line.split_ascii_whitespace().skip(1);
+        let is_theirs = fields.next() == Some(&theirs) && fields.next() == Some(&ours);
+        // After both addresses: state, queues, timer, retransmits, uid.
+        if is_theirs { fields.nth(4)?.parse::<u32>().ok() } else { None }
+    });
+    uid.is_some_and(|uid| uid == own || uid == 0)
+}
+
+#[cfg(not(target_os = "linux"))]
+pub fn same_user(_: SocketAddr, _: SocketAddr) -> bool {
+    true
+}
+
+/// An address as /proc/net/tcp writes it: each 32 bits in the machine's byte order.
+#[cfg(target_os = "linux")]
+fn proc_address(address: SocketAddr) -> String {
+    let octets = match address.ip() {
+        IpAddr::V4(ip) => ip.octets().to_vec(),
+        IpAddr::V6(ip) => ip.octets().to_vec(),
+    };
+    let words = octets.chunks_exact(4).map(|c| format!("{:08X}", u32::from_ne_bytes([c[0], c[1], c[2], c[3]])));
+    format!("{}:{:04X}", words.collect::<String>(), address.port())
+}
+
+#[cfg(test)]
+mod tests {
+    use hyper::header::HeaderValue;
+
+    use super::*;
+
+    fn headers(pairs: &[(&str, &str)]) -> HeaderMap {
+        pairs
+            .iter()
+            .map(|(name, value)| {
+                let name: hyper::header::HeaderName = name.parse().expect("a header name");
+                (name, HeaderValue::from_str(value).expect("a header value"))
+            })
+            .collect()
+    }
+
+    fn status(guard: &Guard, pairs: &[(&str, &str)]) -> u16 {
+        guard.admit(&headers(pairs)).map_or_else(|refusal| refusal.status.as_u16(), |()| 200)
+    }
+
+    #[test]
+    fn only_loopback_hosts_and_listed_ones() {
+        let guard = Guard { allowed_hosts: vec!["box.lan".into(), "other:81".into()], ..Guard::default() };
+        for host in
+            ["localhost", "LOCALHOST:8420", "127.0.0.1:1", "[::1]:8420", "[::1]", "box.lan", "box.lan:99", "other:81"]
+        {
+            assert_eq!(status(&guard, &[("host", host)]), 200, "{host}");
+        }
+        for host in
+            ["evil.example", "evil.example:8420", "127.0.0.1.evil.example", "localhost.evil", "", "other:82", "0.0.0.0"]
+        {
+            assert_eq!(status(&guard, &[("host", host)]), 403, "{host}");
+        }
+    }
+
+    #[test]
+    fn only_own_origins_and_listed_ones() {
+        let guard = Guard { allowed_origins: vec!["https://app.example".into()], ..Guard::default() };
+        let with = |origin| status(&guard, &[("host", "127.0.0.1:8420"), ("origin", origin)]);
+        assert_eq!(with("http://127.0.0.1:8420"), 200);
+        assert_eq!(with("https://app.example"), 200);
+        assert_eq!(with("http://127.0.0.1:9999"), 403, "another port is another page");
+        assert_eq!(with("null"), 403);
+        assert_eq!(with("https://app.example.evil"), 403);
+    }
+
+    #[test]
+    fn a_token_must_match_to_the_last_character() {
+        let guard = Guard { token: Some("s3cret".into()), ..Guard::default() };
+        let with = |value| status(&guard, &[("host", "localhost"), ("authorization", value)]);
+        assert_eq!(with("Bearer s3cret"), 200);
+        assert_eq!(with("bearer s3cret"), 200);
+        for wrong in ["Bearer s3creT", "Bearer s3cre", "Bearer s3cret2", "Bearer ", "Basic s3cret", "s3cret"] {
+            assert_eq!(with(wrong), 401, "{wrong}");
+        }
+        assert_eq!(status(&guard, &[("host", "localhost")]), 401);
+    }
+
+    #[test]
+    fn json_only() {
+        assert!(must_be_json(&headers(&[("content-type", "application/json; charset=utf-8")])).is_ok());
+        assert!(must_be_json(&headers(&[("content-type", "text/plain")])).is_err());
+        assert!(must_be_json(&HeaderMap::new()).is_err());
+    }
+
+    #[test]
+    fn a_connection_of_this_process_is_of_the_same_user() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        let stream = std::net::TcpStream::connect(listener.local_addr().expect("bound")).expect("connected");
+        let (peer, local) = (stream.local_addr().expect("bound"), stream.peer_addr().expect("connected"));
+        assert!(same_user(peer, local));
+        #[cfg(target_os = "linux")]
+        assert!(!same_user(local, "127.0.0.1:1".parse().expect("an address")), "an unknown peer is refused");
+    }
+}

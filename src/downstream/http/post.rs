@@ -1,0 +1,204 @@
+//! POST: one message of a client.
+
+use std::{borrow::Cow, sync::Arc};
+
+use hyper::{HeaderMap, Request, Response, StatusCode, body::Incoming, header::ACCEPT};
+
+use super::{
+    Front, MCP_PROTOCOL_VERSION, MCP_SESSION_ID, body,
+    body::ReplyBody,
+    guard::{self, Refusal},
+    mailbox::Mailbox,
+    reply,
+    running::{First, Running},
+    session::{CallWire, HttpSession, Outbox, StandingWire},
+};
+use crate::{
+    call::{Answer, Message, Method, Payload},
+    session::{Hello, Scope},
+    upstream::handshake::VERSIONS,
+    wire::envelope::{Envelope, INVALID_REQUEST, Malformed, PARSE_ERROR, Parts, rpc_error},
+};
+
+const OVERLOADED: i64 = -32000;
+
+pub(super) async fn post(front: &Arc<Front>, scope: Scope, request: Request<Incoming>) -> Response<ReplyBody> {
+    match answer(front, scope, request).await {
+        Ok(response) => response,
+        Err(refusal) => reply::refusal(&refusal),
+    }
+}
+
+async fn answer(front: &Arc<Front>, scope: Scope, request: Request<Incoming>) -> Result<Response<ReplyBody>, Refusal> {
+    let (parts, incoming) = request.into_parts();
+    guard::must_be_json(&parts.headers)?;
+    let accepts = Accepts::of(&parts.headers)?;
+    check_version(&parts.headers)?;
+    let text = body::read(incoming, front.max_message_bytes).await?;
+    let message = match Envelope::parse(&text) {
+        Ok(message) => message,
+        Err(malformed) => return Ok(malformed_reply(malformed)),
+    };
+    if let Envelope::Message(Message::Request { id, method, params }) = &message
+        && method.as_str() == "initialize"
+    {
+        return Ok(initialize(front, scope, id.clone(), params.clone()).await);
+    }
+    let session = find_session(front, &scope, &parts.headers)?;
+    Ok(match message {
+        Envelope::Message(Message::Request { id, method, params }) => {
+            request_reply(front, session, accepts, (id, method, params)).await
+        }
+        Envelope::Message(Message::Notification { method, params }) => {
+            notification(front, &session, method, params);
+            reply::empty(StatusCode::ACCEPTED)
+        }
+        Envelope::Response { id, answer } => {
+            session.outbox.answered(&id, answer);
+            reply::empty(StatusCode::ACCEPTED)
+        }
+    })
+}
+
+async fn initialize(front: &Arc<Front>, scope: Scope, id: Payload, params: Option<Payload>) -> Response<ReplyBody> {
+    let outbox = Arc::new(Outbox::default());
+    let hello =
+        Hello { scope, params: params.unwrap_or(Payload::literal("{}")), back: Arc::new(StandingWire(outbox.clone())) };
+    let (session, result) = match front.gate.open(hello).await {
+        Ok(opened) => opened,
+        Err(error) => return reply::message(Parts::response(&id, Answer::Error(error))),
+    };
+    let session = Arc::new(HttpSession::new(session, outbox));
+    let session_id = session.id.clone();
+    if !front.sessions.insert(session.clone(), &*front.gate) {
+        front.gate.close(&session.session);
+        let error = rpc_error(OVERLOADED, "seawall: too many clients are connected, try again later");
+        let mut response = reply::message(Parts::response(&id, Answer::Error(error)));
+        *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+        return response;
+    }
+    let mut response = reply::message(Parts::response(&id, Answer::Result(result)));
+    if let Ok(value) = session_id.parse() {
+        response.headers_mut().insert(MCP_SESSION_ID, value);
+    }
+    response
+}
+
+async fn request_reply(
+    front: &Arc<Front>,
+    session: Arc<HttpSession>,
+    accepts: Accepts,
+    (id, method, params): (Payload, Method, Option<Payload>),
+) -> Response<ReplyBody> {
+    let mailbox = Arc::new(Mailbox::default());
+    if !session.begin(&id, &mailbox) {
+        let error = rpc_error(OVERLOADED, "seawall: too many requests of this session are under way");
+        return reply::message(Parts::response(&id, Answer::Error(error)));
+    }
+    let back = Arc::new(CallWire { stream: mailbox.clone(), outbox: session.outbox.clone() });
+    let answer = front.gate.ask(&session.session, id.clone(), method, params, back);
+    let mut running =
+        Running { session, id: id.clone(), mailbox: mailbox.clone(), answer: Some(answer), tasks: front.tasks.clone() };
+    match running.first(accepts.streams).await {
+        First::Answer(answer) => reply::message(Parts::response(&id, answer)),
+        First::Message(message) => {
+            running.detach();
+            reply::events(Some(message), mailbox)
+        }
+        // Nothing is owed to a request that was taken back: a stream that ends at once.
+        First::Cancelled => reply::events(None, mailbox),
+    }
+}
+
+fn notification(front: &Front, session: &HttpSession, method: Method, params: Option<Payload>) {
+    if method.as_str() == "notifications/cancelled" {
+        if let Some(id) = params.as_ref().and_then(|params| params.member("requestId")) {
+            session.cancel(&id);
+        }
+    } else {
+        front.gate.told(&session.session, method, params);
+    }
+}
+
+pub(super) fn find_session(front: &Front, scope: &Scope, headers: &HeaderMap) -> Result<Arc<HttpSession>, Refusal> {
+    let Some(id) = headers.get(&MCP_SESSION_ID) else {
+        let reason = "the header Mcp-Session-Id is missing: begin with initialize and send the id that it returns";
+        return Err(Refusal::new(StatusCode::BAD_REQUEST, reason));
+    };
+    let session = id.to_str().ok().and_then(|id| front.sessions.get(id));
+    session.filter(|session| session.session.scope == *scope).ok_or_else(|| {
+        Refusal::new(StatusCode::NOT_FOUND, "there is no such session (any more): begin anew with initialize")
+    })
+}
+
+pub(super) fn check_version(headers: &HeaderMap) -> Result<(), Refusal> {
+    let Some(version) = headers.get(&MCP_PROTOCOL_VERSION) else { return Ok(()) };
+    let version = version.to_str().unwrap_or_default();
+    if VERSIONS.contains(&version) {
+        return Ok(());
+    }
+    let version = crate::text::quote(version, 40);
+    let reason = format!("MCP-Protocol-Version \"{version}\" is not supported; seawall speaks {}", VERSIONS.join(", "));
+    Err(Refusal::new(StatusCode::BAD_REQUEST, reason))
+}
+
+fn malformed_reply(malformed: Malformed) -> Response<ReplyBody> {
+    let code = if malformed.is_json { INVALID_REQUEST } else { PARSE_ERROR };
+    let error = rpc_error(code, Cow::Owned(format!("seawall: {}", malformed.reason)));
+    let parts = match &malformed.id {
+        Some(id) => Parts::response(id, Answer::Error(error)),
+        None => Parts::error_without_id(error),
+    };
+    let mut response = reply::message(parts);
+    *response.status_mut() = StatusCode::BAD_REQUEST;
+    response
+}
+
+/// What the client can read.
+#[derive(Clone, Copy, Debug)]
+struct Accepts {
+    streams: bool,
+}
+
+impl Accepts {
+    /// Plain JSON is a must. Clients that cannot read streams get answers only.
+    fn of(headers: &HeaderMap) -> Result<Self, Refusal> {
+        let Some(accept) = headers.get(ACCEPT) else { return Ok(Accepts { streams: true }) };
+        let accept = accept.to_str().unwrap_or_default();
+        if !takes(accept, "application/json") {
+            let reason = "Accept must include application/json and should include text/event-stream";
+            return Err(Refusal::new(StatusCode::NOT_ACCEPTABLE, reason));
+        }
+        Ok(Accepts { streams: takes(accept, "text/event-stream") })
+    }
+}
+
+/// Whether a media type is among those of an Accept header, wildcards and weights included.
+pub(super) fn takes(accept: &str, wanted: &str) -> bool {
+    let family = wanted.split('/').next().unwrap_or_default();
+    accept.split(',').any(|range| {
+        let mut parts = range.split(';').map(str::trim);
+        let kind = parts.next().unwrap_or_default();
+        let refused =
+            parts.any(|weight| weight.strip_prefix("q=").and_then(|q| q.parse::<f32>().ok()).is_some_and(|q| q <= 0.0));
+        !refused
+            && (kind.eq_ignore_ascii_case(wanted)
+                || kind == "*/*"
+                || kind.strip_suffix("/*").is_some_and(|prefix| prefix.eq_ignore_ascii_case(family)))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn accept_with_wildcards_and_weights() {
+        for accept in ["application/json, text/event-stream", "*/*", "text/*;q=0.1", "TEXT/Event-Stream;q=1"] {
+            assert!(takes(accept, "text/event-stream"), "{accept}");
+        }
+        for accept in ["application/json", "text/event-stream;q=0", "", "text/plain"] {
+            assert!(!takes(accept, "text/event-stream"), "{accept}");
+        }
+    }
+}

@@ -1,0 +1,164 @@
+//! A client on a byte stream: `seawall stdio`, or the same over the control socket.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
+    time::Duration,
+};
+
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    task::AbortHandle,
+    time::timeout,
+};
+use tokio_util::task::TaskTracker;
+
+use crate::{
+    call::{Answer, Back, BoxFuture, Message, Method, Payload, Trail, Wire},
+    link::Gone,
+    session::{Gate, Hello, Scope, Session},
+    wire::{
+        envelope::{INVALID_REQUEST, rpc_error},
+        peer::{Guilty, Limits, Listener, Peer},
+    },
+};
+
+/// Requests of one client that have no answer yet; what comes on top is refused.
+const RUNNING_MAX_REQUESTS: usize = 1024;
+const OVERLOADED: i64 = -32000;
+
+/// Serves one client until its input ends, then lets its calls finish for `drain`.
+pub async fn serve<R, W>(
+    streams: (R, W),
+    gate: Arc<dyn Gate>,
+    scope: Scope,
+    limits: Limits,
+    drain: Duration,
+    tasks: &TaskTracker,
+) where
+    R: AsyncRead + Unpin + Send + 'static,
+    W: AsyncWrite + Unpin + Send + 'static,
+{
+    let calls = TaskTracker::new();
+    let front = Arc::new(Front {
+        gate: gate.clone(),
+        scope,
+        session: Arc::default(),
+        running: Mutex::default(),
+        calls: calls.clone(),
+    });
+    let peer = Peer::start(0, streams, front.clone(), limits, tasks);
+    let end = peer.ended().await;
+    calls.close();
+    let _ = timeout(drain, calls.wait()).await;
+    front.abort_all();
+    peer.flushed().await;
+    peer.fail(&Gone::because(end.reason), Guilty::None);
+    if let Some(session) = front.session.get() {
+        gate.close(session);
+    }
+}
+
+struct Front {
+    gate: Arc<dyn Gate>,
+    scope: Scope,
+    session: Arc<OnceLock<Arc<Session>>>,
+    running: Mutex<HashMap<Payload, AbortHandle>>,
+    calls: TaskTracker,
+}
+
+impl Listener for Front {
+    fn on(&self, peer: &Peer, message: Message) {
+        match message {
+            Message::Notification { method, params } => self.notification(method, params),
+            Message::Request { id, method, params } => self.request(peer, id, method, params),
+        }
+    }
+}
+
+impl Front {
+    fn running(&self) -> MutexGuard<'_, HashMap<Payload, AbortHandle>> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn notification(&self, method: Method, params: Option<Payload>) {
+        if method.as_str() == "notifications/cancelled" {
+            let id = params.as_ref().and_then(|params| params.member("requestId"));
+            if let Some(call) = id.and_then(|id| self.running().remove(&id)) {
+                call.abort();
+            }
+        } else if let Some(session) = self.session.get() {
+            self.gate.told(session, method, params);
+        }
+    }
+
+    fn request(&self, peer: &Peer, id: Payload, method: Method, params: Option<Payload>) {
+        let back: Back = Arc::new(StdioWire(peer.clone()));
+        let refuse = |code, why: &'static str| {
+            let _ = peer.try_respond(&id, Answer::Error(rpc_error(code, why)));
+        };
+        let answer: BoxFuture<'static, Answer> = match (method.as_str(), self.session.get()) {
+            ("initialize", None) => return self.initialize(peer, id, params, back),
+            ("initialize", Some(_)) => return refuse(INVALID_REQUEST, "seawall: this session is initialized already"),
+            ("ping", None) => Box::pin(std::future::ready(Answer::Result(Payload::literal("{}")))),
+            (_, None) => return refuse(INVALID_REQUEST, "seawall: the first request must be initialize"),
+            (_, Some(session)) => self.gate.ask(session, id.clone(), method, params, back),
+        };
+        let mut running = self.running();
+        if running.len() >= RUNNING_MAX_REQUESTS {
+            running.retain(|_, call| !call.is_finished());
+        }
+        if running.len() >= RUNNING_MAX_REQUESTS {
+            return refuse(OVERLOADED, "seawall: too many requests of this client are under way");
+        }
+        let peer = peer.clone();
+        let answered = id.clone();
+        let call = self.calls.spawn(async move {
+            let _ = peer.respond(&answered, answer.await).await;
+        });
+        running.insert(id, call.abort_handle());
+    }
+
+    fn initialize(&self, peer: &Peer, id: Payload, params: Option<Payload>, back: Back) {
+        let params = params.unwrap_or(Payload::literal("{}"));
+        let opening = self.gate.open(Hello { scope: self.scope.clone(), params, back });
+        let peer = peer.clone();
+        // The handshake of one server may take a while: the reader must not wait for it.
+        let session = self.session.clone();
+        self.calls.spawn(async move {
+            let answer = match opening.await {
+                Ok((opened, hello)) => {
+                    let _ = session.set(opened);
+                    Answer::Result(hello)
+                }
+                Err(error) => Answer::Error(error),
+            };
+            let _ = peer.respond(&id, answer).await;
+        });
+    }
+
+    fn abort_all(&self) {
+        for (_, call) in self.running().drain() {
+            call.abort();
+        }
+    }
+}
+
+struct StdioWire(Peer);
+
+impl Wire for StdioWire {
+    fn tell(&self, method: Method, params: Option<Payload>) {
+        if self.0.tell(&method, params).is_err() {
+            tracing::debug!(%method, "dropped: the client does not read");
+        }
+    }
+
+    fn ask(&self, method: Method, params: Option<Payload>) -> BoxFuture<'_, Answer> {
+        Box::pin(async move {
+            match self.0.ask(method, params, Arc::new(Trail::new())).await {
+                Ok(answer) => answer,
+                Err(error) => Answer::Error(rpc_error(OVERLOADED, format!("the client did not answer: {error}"))),
+            }
+        })
+    }
+}
