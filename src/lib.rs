@@ -1,6 +1,8 @@
 //! seawall: one gateway between MCP clients and MCP servers.
 
+pub mod builtin;
 pub mod call;
+pub mod command;
 pub mod downstream;
 pub mod failure;
 pub mod id;
