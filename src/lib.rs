@@ -3,8 +3,11 @@
 pub mod builtin;
 pub mod call;
 pub mod command;
+pub mod config;
+pub mod control;
 pub mod downstream;
 pub mod failure;
+pub mod gateway;
 pub mod id;
 pub mod layer;
 pub mod link;

@@ -1,1 +1,58 @@
-fn main() {}
+//! `seawall`: parse, log, dispatch, exit code.
+
+mod cli;
+
+use std::{io::IsTerminal as _, process::ExitCode};
+
+use clap::Parser as _;
+use tracing_subscriber::EnvFilter;
+
+use cli::{Cli, Command, LogFormat};
+use seawall::command;
+
+fn main() -> ExitCode {
+    let mut cli = Cli::parse();
+    let command = cli.command();
+    log_to_stderr(cli.log, &command);
+    match run(command, cli.config) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("seawall: {error:#}");
+            command::exit_code(&error)
+        }
+    }
+}
+
+fn run(command: Command, config: Option<std::path::PathBuf>) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::Serve(args) => command::serve::run(args, config),
+        Command::Stdio(args) => command::stdio::run(args, config),
+        Command::Check(args) => command::check::run(args, config),
+        Command::Status(args) => command::status::run(args, config),
+        Command::Tools(args) => command::tools::run(args, config),
+        Command::Call(args) => command::call::run(args, config),
+        Command::Failures(args) => command::failures::run(&args, &command::database(config)?),
+        Command::Events(args) => command::events::run(&args, &command::database(config)?),
+        Command::Why(args) => command::why::run(&args, &command::database(config)?),
+        Command::Restart(args) => command::restart::run(args, config),
+        Command::Reload(args) => command::reload::run(args, config),
+        Command::Breaker(args) => command::breaker::run(args, config),
+        Command::Mcp(args) => command::block_on(command::mcp::run(args)),
+    }
+}
+
+/// `RUST_LOG` decides; else a gateway in the background tells what happens, and one
+/// that a person looks at only what is wrong.
+fn log_to_stderr(format: LogFormat, command: &Command) {
+    let is_quiet = std::io::stderr().is_terminal() || !matches!(command, Command::Serve(_));
+    // rmcp tells of every handshake and every end of the builtin servers.
+    let default = if is_quiet { "warn" } else { "info,rmcp=warn" };
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(
+        std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()),
+    );
+    match format {
+        LogFormat::Text => log.with_target(false).init(),
+        LogFormat::Json => log.json().init(),
+    }
+}

@@ -1,0 +1,138 @@
+//! What `failures` and `events` have in common: a page of rows, the newest last, and
+//! the rows that follow.
+
+use std::{
+    io::{self, Write},
+    process::ExitCode,
+    thread,
+    time::Duration,
+};
+
+use serde::Serialize;
+
+use super::print::{self, Cell, Columns, Style};
+use crate::store::{ReadError, Reader, Table};
+
+const POLL_EVERY: Duration = Duration::from_millis(500);
+
+/// A table that can be listed.
+pub(super) trait Listing {
+    type Row: Serialize;
+    const TABLE: Table;
+    const HEADER: &'static [&'static str];
+
+    /// The newest rows, or without a bound those stored after `after_seq`.
+    fn rows(&self, reader: &Reader, after_seq: Option<i64>) -> Result<Vec<Self::Row>, ReadError>;
+    fn seq(row: &Self::Row) -> i64;
+    fn cells(row: &Self::Row, style: &Style) -> Vec<Cell>;
+}
+
+/// How to show it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Form {
+    Table,
+    /// One object a line, complete and as it is stored.
+    Json,
+}
+
+pub(super) fn run<L: Listing>(listing: &L, reader: &Reader, form: Form, follow: bool) -> anyhow::Result<ExitCode> {
+    let mut page = Page::new(listing, io::stdout().lock(), Style::of_stdout(), form);
+    let mut seen = reader.last_seq(L::TABLE)?;
+    let mut wanted = print::still_read(page.first(reader, seen)?)?;
+    if page.printed == 0 && !follow {
+        eprintln!("nothing found");
+    }
+    while follow && wanted {
+        thread::sleep(POLL_EVERY);
+        wanted = print::still_read(page.next(reader, &mut seen)?)?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The output so far.
+struct Page<'a, L: Listing, W> {
+    listing: &'a L,
+    out: W,
+    style: Style,
+    form: Form,
+    columns: Columns,
+    printed: usize,
+}
+
+impl<'a, L: Listing, W: Write> Page<'a, L, W> {
+    fn new(listing: &'a L, out: W, style: Style, form: Form) -> Self {
+        Page { listing, out, style, form, columns: Columns::new(L::HEADER), printed: 0 }
+    }
+
+    /// The newest rows, of those stored up to `seen`.
+    fn first(&mut self, reader: &Reader, seen: i64) -> Result<io::Result<()>, ReadError> {
+        let mut rows = self.listing.rows(reader, None)?;
+        rows.retain(|row| L::seq(row) <= seen);
+        Ok(self.print(&rows))
+    }
+
+    /// The rows stored after `seen`, which moves on.
+    fn next(&mut self, reader: &Reader, seen: &mut i64) -> Result<io::Result<()>, ReadError> {
+        match reader.last_seq(L::TABLE) {
+            // The database was made anew, and its rows count from the beginning.
+            Ok(last) if last < *seen => *seen = 0,
+            Ok(_) => {}
+            // It is being made anew just now.
+            Err(ReadError::NoDatabase(_)) => return Ok(Ok(())),
+            Err(error) => return Err(error),
+        }
+        let rows = self.listing.rows(reader, Some(*seen))?;
+        if let Some(last) = rows.last() {
+            *seen = L::seq(last);
+        }
+        Ok(self.print(&rows))
+    }
+
+    fn print(&mut self, rows: &[L::Row]) -> io::Result<()> {
+        match self.form {
+            Form::Json => {
+                for row in rows {
+                    serde_json::to_writer(&mut self.out, row)?;
+                    writeln!(self.out)?;
+                }
+            }
+            Form::Table => {
+                let cells: Vec<Vec<Cell>> = rows.iter().map(|row| L::cells(row, &self.style)).collect();
+                self.columns.widen(&cells);
+                if self.printed == 0
+                    && let Some(first) = cells.first()
+                {
+                    let header: Vec<Cell> = L::HEADER.iter().zip(first).map(|(name, cell)| cell.header(name)).collect();
+                    writeln!(self.out, "{}", self.columns.line(&header, &self.style))?;
+                }
+                for row in &cells {
+                    writeln!(self.out, "{}", self.columns.line(row, &self.style))?;
+                }
+            }
+        }
+        self.printed += rows.len();
+        self.out.flush()
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use crate::command::print::tests::plain;
+
+    /// What is printed at first, and then of the rows that `meanwhile` makes.
+    pub(in crate::command) fn printed<L: Listing>(
+        listing: &L,
+        reader: &Reader,
+        form: Form,
+        meanwhile: impl FnOnce(),
+    ) -> (String, String) {
+        let mut page = Page::new(listing, Vec::new(), plain(), form);
+        let mut seen = reader.last_seq(L::TABLE).expect("seq");
+        page.first(reader, seen).expect("read").expect("printed");
+        let first = String::from_utf8(std::mem::take(&mut page.out)).expect("UTF-8");
+        meanwhile();
+        page.next(reader, &mut seen).expect("read").expect("printed");
+        (first, String::from_utf8(page.out).expect("UTF-8"))
+    }
+}

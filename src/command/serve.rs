@@ -1,0 +1,70 @@
+//! `seawall serve`: the gateway in the foreground, until it is told to stop.
+
+use std::{net::SocketAddr, path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
+
+use anyhow::Context as _;
+use tokio::net::TcpListener;
+
+use super::{block_on, greeting, load_config, told_to_stop};
+use crate::{
+    control,
+    gateway::{
+        Gateway,
+        lock::StateLock,
+        reload::{Overrides, Reloader},
+    },
+};
+
+/// Serve MCP clients (the default)
+///
+/// Starts every server of servers.toml and serves them at http://ADDR/mcp, each alone
+/// at http://ADDR/mcp/NAME. An edit of servers.toml takes effect when it is saved.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Listen here instead of where servers.toml says; port 0 takes any free one
+    #[arg(long, value_name = "ADDR")]
+    pub listen: Option<SocketAddr>,
+}
+
+/// A process that does not end by then is ended.
+const EXIT_MARGIN: Duration = Duration::from_secs(9);
+
+pub fn run(args: Args, config: Option<PathBuf>) -> anyhow::Result<ExitCode> {
+    let (reloader, config) = load_config(config, Overrides { listen: args.listen })?;
+    let _lock = StateLock::take(&config.gateway.state)?;
+    let code = block_on(serve(reloader, config))?;
+    // Threads of handlers that never yield must not keep the process.
+    std::process::exit(code);
+}
+
+async fn serve(reloader: Reloader, config: crate::config::Config) -> anyhow::Result<i32> {
+    let listen = config.gateway.listen;
+    let state = config.gateway.state.clone();
+    let drain = config.gateway.drain;
+    let listener = TcpListener::bind(listen).await.with_context(|| format!("cannot listen on {listen}"))?;
+    let address = listener.local_addr().context("the listener has no address")?;
+    let socket = control::bind(&state).context("the control socket cannot be made")?;
+
+    let gateway = Gateway::builder().config(config).start();
+    gateway.serve_http(listener);
+    let reloader = Arc::new(reloader);
+    gateway.spawn(control::serve(socket, gateway.clone(), reloader.clone()));
+    gateway.spawn(reloader.watch(gateway.clone()));
+    gateway.spawn(greeting::greet(gateway.clone(), address));
+
+    told_to_stop().await?;
+    eprintln!(
+        "seawall: stopping; calls have {} to finish, a second signal stops at once",
+        crate::text::duration(drain)
+    );
+    let unfinished = tokio::select! {
+        unfinished = tokio::time::timeout(drain + EXIT_MARGIN, gateway.shutdown()) => unfinished.unwrap_or(vec!["the shutdown"]),
+        _ = told_to_stop() => vec!["everything: a second signal came"],
+    };
+    let _ = std::fs::remove_file(control::socket_path(&state));
+    if unfinished.is_empty() {
+        return Ok(0);
+    }
+    eprintln!("seawall: not finished: {}", unfinished.join(", "));
+    Ok(1)
+}

@@ -1,0 +1,93 @@
+//! `seawall stdio`: one MCP client on stdin and stdout.
+
+use std::{path::PathBuf, process::ExitCode};
+
+use anyhow::{Context as _, bail};
+use tokio::io::{AsyncWriteExt as _, copy, stdin, stdout};
+
+use super::{block_on, load_config};
+use crate::{
+    config::Config,
+    control::{self, ControlError},
+    downstream,
+    gateway::{Gateway, reload::Overrides},
+    session::{Gate as _, Scope},
+};
+
+/// Serve one MCP client over stdin and stdout
+///
+/// For clients that start their servers themselves, such as Claude Desktop. Joins the
+/// running gateway of the same servers.toml, so that all clients share its servers;
+/// where none is running, runs the servers itself until the input ends.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// One server alone, its names untouched; else all, as SERVER__name
+    #[arg(value_name = "NAME")]
+    pub server: Option<String>,
+    /// Run the servers in this process, whatever else is running
+    #[arg(long, conflicts_with = "join")]
+    pub own: bool,
+    /// Join the running gateway, and fail if there is none
+    #[arg(long)]
+    pub join: bool,
+}
+
+pub fn run(args: Args, config: Option<PathBuf>) -> anyhow::Result<ExitCode> {
+    let (_, config) = load_config(config, Overrides::default())?;
+    let code = block_on(serve(args, config))?;
+    // The thread that reads stdin cannot be told to stop.
+    std::process::exit(code);
+}
+
+async fn serve(args: Args, config: Config) -> anyhow::Result<i32> {
+    if !args.own {
+        match control::join(&config.gateway.state, args.server.clone()).await {
+            Ok(stream) => {
+                eprintln!("seawall: joined the running gateway");
+                return relay(stream).await;
+            }
+            Err(ControlError::NoGateway) if !args.join => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    eprintln!("seawall: no gateway is used, the servers run in this process");
+    own(args.server, config).await
+}
+
+/// Carries bytes between the client and the gateway, until one of them ends.
+async fn relay(stream: tokio::io::BufReader<tokio::net::UnixStream>) -> anyhow::Result<i32> {
+    let (mut read, mut write) = tokio::io::split(stream);
+    let upwards = tokio::spawn(async move {
+        let carried = copy(&mut stdin(), &mut write).await;
+        // The end of the client's input is the end of the session: say so.
+        let _ = write.shutdown().await;
+        carried
+    });
+    let mut out = stdout();
+    copy(&mut read, &mut out).await.context("the gateway's answers could not be passed on")?;
+    out.flush().await.context("the client does not read")?;
+    if !upwards.is_finished() {
+        bail!("the gateway has ended; start the client's connection again once it is back");
+    }
+    Ok(0)
+}
+
+async fn own(server: Option<String>, config: Config) -> anyhow::Result<i32> {
+    let drain = config.gateway.drain;
+    let gateway = Gateway::builder().config(config).start();
+    let scope = match server {
+        None => Scope::All,
+        Some(name) => match gateway.router().scope(&name) {
+            Some(scope) => scope,
+            None => bail!("there is no server {name:?} in {}", gateway.config().path.display()),
+        },
+    };
+    let streams = (stdin(), stdout());
+    let client = downstream::stdio::serve(streams, gateway.gate(), scope, gateway.limits(), drain, gateway.tasks());
+    tokio::select! {
+        () = client => {}
+        stopped = super::told_to_stop() => stopped?,
+    }
+    let unfinished = gateway.shutdown().await;
+    Ok(i32::from(!unfinished.is_empty()))
+}

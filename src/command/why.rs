@@ -1,0 +1,183 @@
+//! `seawall why ID`: the story of one failure or event, for someone in trouble at night.
+//!
+//! Only what the database knows, in the order in which one asks: what happened, what it
+//! means, what else happened there, what to do.
+
+use std::{
+    io::{self, Write},
+    path::Path,
+    process::ExitCode,
+};
+
+use clap::Args;
+
+use super::{
+    events::{colour_of, details},
+    print::{self, Colour, Style},
+};
+use crate::{
+    store::{EventFilter, EventRecord, FailureFilter, FailureRecord, Found, ReadError, Reader},
+    text,
+};
+
+mod event;
+mod failure;
+mod words;
+
+const EXAMPLES: &str = "\
+Examples:
+  seawall why 06fq3k2m8a1c      the id is in the error that the client got,
+  seawall why 06fq3k            in `seawall failures` and in `seawall events`;
+                                its beginning is enough if it is the only one";
+
+/// Tell the whole story of one failure or event
+#[derive(Args, Clone, Debug)]
+#[command(after_help = EXAMPLES)]
+pub struct WhyArgs {
+    /// The id, or its beginning
+    #[arg(value_name = "ID")]
+    id: String,
+}
+
+pub fn run(args: &WhyArgs, database: &Path) -> anyhow::Result<ExitCode> {
+    let reader = Reader::open(database)?;
+    let style = Style::of_stdout();
+    match reader.find(&args.id)? {
+        Found::Failure(row) => {
+            let around = Around::failure(&reader, &row)?;
+            print::still_read(failure::tell(&mut io::stdout().lock(), &style, &row, &around))?;
+        }
+        Found::Event(row) => {
+            let around = Around::event(&reader, &row)?;
+            print::still_read(event::tell(&mut io::stdout().lock(), &style, &row, &around))?;
+        }
+        Found::None => anyhow::bail!(
+            "no failure or event has an id that begins with \"{}\": refusals have no row of their own, and old \
+             rows are deleted; `seawall failures` lists what there is",
+            text::quote(&args.id, 40)
+        ),
+        Found::Ambiguous(ids) => {
+            anyhow::bail!("more than one id begins with \"{}\": {}", text::quote(&args.id, 40), ids.join(", "))
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// So long before and after, what happened to the same server may be cause or effect.
+const AROUND_MS: i64 = 5 * 60 * 1000;
+const AROUND_ROWS: u32 = 200;
+/// More are not told one by one.
+const TOLD_EVENTS: usize = 20;
+
+/// What else happened to a server, or to seawall, around a time.
+#[derive(Debug, Default)]
+struct Around {
+    at_ms: i64,
+    events: Vec<EventRecord>,
+    failures: Vec<FailureRecord>,
+}
+
+impl Around {
+    fn failure(reader: &Reader, row: &FailureRecord) -> Result<Self, ReadError> {
+        let mut around = Self::of(reader, &row.server, row.timestamp_ms)?;
+        around.failures.retain(|other| other.id != row.id);
+        Ok(around)
+    }
+
+    fn event(reader: &Reader, row: &EventRecord) -> Result<Self, ReadError> {
+        let mut around = Self::of(reader, &row.service_name, row.timestamp_ms)?;
+        around.events.retain(|other| other.id != row.id);
+        Ok(around)
+    }
+
+    fn of(reader: &Reader, name: &str, at_ms: i64) -> Result<Self, ReadError> {
+        let (since_ms, until_ms) = (Some(at_ms - AROUND_MS), Some(at_ms + AROUND_MS + 1));
+        let mut events = Vec::new();
+        // What happened to seawall happened to every server.
+        for service in [name, "gateway"].into_iter().take(if name == "gateway" { 1 } else { 2 }) {
+            let service = Some(service.to_owned());
+            let filter =
+                EventFilter { service, since_ms, until_ms, limit: Some(AROUND_ROWS), ..EventFilter::default() };
+            events.extend(reader.events(&filter)?);
+        }
+        events.sort_by_key(|event| (event.timestamp_ms, event.seq));
+        let server = Some(name.to_owned());
+        let filter = FailureFilter { server, since_ms, until_ms, limit: Some(AROUND_ROWS), ..FailureFilter::default() };
+        Ok(Around { at_ms, events, failures: reader.failures(&filter)? })
+    }
+
+    /// The events one by one, the failures as numbers, both by how far away they are.
+    fn tell(&self, out: &mut impl Write, style: &Style) -> io::Result<()> {
+        section(out, style, "What else happened around that time")?;
+        if self.events.is_empty() && self.failures.is_empty() {
+            return writeln!(out, "  Nothing on record within five minutes before and after.");
+        }
+        // Those nearest in time are the ones to keep.
+        let mut told: Vec<&EventRecord> = self.events.iter().collect();
+        told.sort_by_key(|event| event.timestamp_ms.abs_diff(self.at_ms));
+        told.truncate(TOLD_EVENTS);
+        told.sort_by_key(|event| (event.timestamp_ms, event.seq));
+        for event in &told {
+            let line = format!(
+                "  {}  {:<15} {:<16} {}",
+                style.time_of_day(event.timestamp_ms),
+                self.distance(event.timestamp_ms),
+                text::quote(&event.service_name, 40),
+                style.paint(colour_of(&event.event_type), &text::quote(&event.event_type, 40)),
+            );
+            writeln!(out, "{line}  {}", style.paint(Colour::Dim, &text::quote(&details(&event.metadata), 160)))?;
+        }
+        if told.len() < self.events.len() {
+            writeln!(out, "  and {} more: `seawall events`", self.events.len() - told.len())?;
+        }
+        for (class, rows) in self.failures_by_class() {
+            let (first, last) = (rows[0], rows[rows.len() - 1]);
+            let when = match rows.len() {
+                1 => self.distance(first.timestamp_ms),
+                _ => format!("{} to {}", self.distance(first.timestamp_ms), self.distance(last.timestamp_ms)),
+            };
+            writeln!(out, "  {} other {} with this server, {when}", rows.len(), text::quote(class, 40))?;
+        }
+        Ok(())
+    }
+
+    fn failures_by_class(&self) -> Vec<(&str, Vec<&FailureRecord>)> {
+        let mut classes: Vec<(&str, Vec<&FailureRecord>)> = Vec::new();
+        for row in &self.failures {
+            match classes.iter_mut().find(|(class, _)| *class == row.class) {
+                Some((_, rows)) => rows.push(row),
+                None => classes.push((&row.class, vec![row])),
+            }
+        }
+        classes
+    }
+
+    fn distance(&self, at_ms: i64) -> String {
+        let far = print::between(at_ms, self.at_ms);
+        match at_ms.cmp(&self.at_ms) {
+            std::cmp::Ordering::Less => format!("{far} before"),
+            std::cmp::Ordering::Equal => "at that moment".to_owned(),
+            std::cmp::Ordering::Greater => format!("{far} after"),
+        }
+    }
+}
+
+fn section(out: &mut impl Write, style: &Style, title: &str) -> io::Result<()> {
+    writeln!(out, "\n{}", style.paint(Colour::Bold, title))
+}
+
+/// A paragraph of ours, indented and broken into lines.
+fn paragraph(out: &mut impl Write, style: &Style, words: &str) -> io::Result<()> {
+    const PROSE_MAX_CHARS: usize = 88;
+    let width = style.width.unwrap_or(PROSE_MAX_CHARS).clamp(40, PROSE_MAX_CHARS);
+    let mut line = String::from(" ");
+    for word in words.split_whitespace() {
+        if line.chars().count() + 1 + word.chars().count() > width && line.len() > 1 {
+            writeln!(out, "{line}")?;
+            line.truncate(1);
+        }
+        line.push(' ');
+        line.push_str(word);
+    }
+    writeln!(out, "{line}")
+}

@@ -1,0 +1,261 @@
+//! The control socket: what `seawall status`, `tools`, `call`, `restart`, `reload`
+//! and `breaker reset` speak to, and how `seawall stdio` joins a running gateway.
+//!
+//! One request a connection: a line of JSON, answered by a line of JSON. `stdio` goes
+//! on as an MCP client on the same stream. Only the same user, or root, is heard.
+
+use std::{
+    io,
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use tokio::{
+    io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
+    net::{UnixListener, UnixStream, unix},
+    sync::Semaphore,
+    time::timeout,
+};
+
+use crate::{
+    call::{Payload, ServerName},
+    downstream,
+    gateway::{Gateway, reload},
+    session::{Gate as _, Scope},
+};
+
+mod tools;
+
+pub use tools::{CallError, ToolLine, call_tool, list_tools};
+
+/// Paths of Unix sockets are limited to about a hundred bytes.
+const SOCKET_PATH_MAX_BYTES: usize = 100;
+const CONNECTIONS_MAX: usize = 256;
+/// A request must have arrived by then.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+const REQUEST_MAX_BYTES: u64 = 64 * 1024 * 1024;
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(tag = "op", rename_all = "snake_case")]
+pub enum Request {
+    Status,
+    Tools,
+    /// `arguments` is JSON as text, so that its numbers arrive as they were written.
+    Call {
+        tool: String,
+        arguments: String,
+    },
+    Restart {
+        server: String,
+    },
+    Reload,
+    ResetBreaker {
+        tool: String,
+    },
+    Stdio {
+        server: Option<String>,
+    },
+}
+
+/// What comes back: a value, or a sentence.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reply {
+    Ok(Box<RawValue>),
+    Error(String),
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum ControlError {
+    /// Nobody listens: no gateway of this config is running.
+    #[error("no gateway is running for this config")]
+    NoGateway,
+    #[error("the gateway did not answer: {0}")]
+    Broken(#[from] io::Error),
+    #[error("{0}")]
+    Refused(String),
+}
+
+/// Where the socket of a state folder is.
+pub fn socket_path(state: &Path) -> PathBuf {
+    let path = state.join("control.sock");
+    if path.as_os_str().len() <= SOCKET_PATH_MAX_BYTES {
+        return path;
+    }
+    let uid = rustix::process::getuid().as_raw();
+    let digest = crate::text::digest(&state.to_string_lossy());
+    std::env::temp_dir().join(format!("seawall-{uid}-{digest}.sock"))
+}
+
+/// Asks the running gateway, and returns its answer as it came.
+pub async fn ask(state: &Path, request: &Request) -> Result<Box<RawValue>, ControlError> {
+    let mut stream = BufReader::new(connect(state, request).await?);
+    read_reply(&mut stream).await
+}
+
+/// Joins the running gateway as an MCP client; the stream speaks MCP from here on.
+pub async fn join(state: &Path, server: Option<String>) -> Result<BufReader<UnixStream>, ControlError> {
+    let mut stream = BufReader::new(connect(state, &Request::Stdio { server }).await?);
+    read_reply(&mut stream).await?;
+    Ok(stream)
+}
+
+async fn connect(state: &Path, request: &Request) -> Result<UnixStream, ControlError> {
+    let mut stream = UnixStream::connect(socket_path(state)).await.map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => ControlError::NoGateway,
+        _ => ControlError::Broken(error),
+    })?;
+    if !is_same_user(&stream) {
+        return Err(ControlError::Refused("the control socket belongs to another user".to_owned()));
+    }
+    let mut line = serde_json::to_vec(request).map_err(io::Error::from)?;
+    line.push(b'\n');
+    stream.write_all(&line).await?;
+    Ok(stream)
+}
+
+async fn read_reply(stream: &mut BufReader<UnixStream>) -> Result<Box<RawValue>, ControlError> {
+    let mut line = Vec::new();
+    stream.read_until(b'\n', &mut line).await?;
+    if line.is_empty() {
+        return Err(ControlError::Broken(io::ErrorKind::UnexpectedEof.into()));
+    }
+    match serde_json::from_slice(&line).map_err(io::Error::from)? {
+        Reply::Ok(value) => Ok(value),
+        Reply::Error(why) => Err(ControlError::Refused(why)),
+    }
+}
+
+fn is_same_user(stream: &UnixStream) -> bool {
+    let own = rustix::process::getuid().as_raw();
+    stream.peer_cred().is_ok_and(|peer| peer.uid() == own || peer.uid() == 0)
+}
+
+/// Binds the socket, for its owner only. The state's lock is held, so that whatever
+/// lies at its path is a leftover.
+pub fn bind(state: &Path) -> io::Result<UnixListener> {
+    let path = socket_path(state);
+    match std::fs::remove_file(&path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let listener = UnixListener::bind(&path)?;
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600))?;
+    Ok(listener)
+}
+
+/// Answers until dropped.
+pub async fn serve(listener: UnixListener, gateway: Gateway, reloader: Arc<reload::Reloader>) {
+    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    loop {
+        let stream = match listener.accept().await {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                tracing::warn!("the control socket does not accept: {error}");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                continue;
+            }
+        };
+        let Ok(place) = places.clone().try_acquire_owned() else { continue };
+        if !is_same_user(&stream) {
+            continue;
+        }
+        let (gateway, reloader) = (gateway.clone(), reloader.clone());
+        let shutdown = gateway.shutdown_signal();
+        gateway.tasks().clone().spawn(async move {
+            let drain = gateway.config().gateway.drain;
+            tokio::select! {
+                () = connection(stream, &gateway, &reloader) => {}
+                // A client that has joined gets what the calls get, and no more.
+                () = async { shutdown.cancelled().await; tokio::time::sleep(drain).await } => {}
+            }
+            drop(place);
+        });
+    }
+}
+
+async fn connection(stream: UnixStream, gateway: &Gateway, reloader: &reload::Reloader) {
+    let (read, mut write) = stream.into_split();
+    let mut read = BufReader::new(read);
+    let mut line = Vec::new();
+    let arrival = (&mut read).take(REQUEST_MAX_BYTES).read_until(b'\n', &mut line).await;
+    if arrival.is_err() || line.is_empty() {
+        return;
+    }
+    let request: Request = match serde_json::from_slice(&line) {
+        Ok(request) => request,
+        Err(error) => return send(&mut write, Reply::Error(format!("this gateway does not know that: {error}"))).await,
+    };
+    if let Request::Stdio { server } = request {
+        return stdio(gateway, server, read, write).await;
+    }
+    let reply = answer(gateway, reloader, request).await;
+    send(&mut write, reply).await;
+}
+
+async fn send(write: &mut unix::OwnedWriteHalf, reply: Reply) {
+    let Ok(mut line) = serde_json::to_vec(&reply) else { return };
+    line.push(b'\n');
+    let _ = timeout(REQUEST_TIMEOUT, write.write_all(&line)).await;
+}
+
+async fn answer(gateway: &Gateway, reloader: &reload::Reloader, request: Request) -> Reply {
+    match request {
+        Request::Status => ok(&gateway.status()),
+        Request::Tools => ok(&list_tools(gateway).await),
+        Request::Call { tool, arguments } => match Payload::from_json(arguments) {
+            Ok(arguments) => match call_tool(gateway, &tool, &arguments).await {
+                Ok(answer) => ok(&answer),
+                Err(error) => Reply::Error(error.to_string()),
+            },
+            Err(error) => Reply::Error(format!("the arguments are no JSON: {error}")),
+        },
+        Request::Restart { server } if gateway.restart(&server) => ok(&()),
+        Request::Restart { server } => Reply::Error(format!(
+            "there is no server {server:?}; servers are: {}",
+            gateway.router().names().iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+        )),
+        Request::Reload => match reloader.reload(gateway) {
+            Ok(changes) => ok(&changes),
+            Err(complaints) => Reply::Error(complaints),
+        },
+        Request::ResetBreaker { tool } if gateway.reset_breaker(&tool) => ok(&()),
+        Request::ResetBreaker { tool } => {
+            Reply::Error(format!("there is no tool {tool:?} with a breaker; `seawall tools` lists them"))
+        }
+        Request::Stdio { .. } => Reply::Error("this is not a question".to_owned()),
+    }
+}
+
+fn ok<T: Serialize>(value: &T) -> Reply {
+    match serde_json::value::to_raw_value(value) {
+        Ok(value) => Reply::Ok(value),
+        Err(error) => Reply::Error(format!("the answer could not be written down: {error}")),
+    }
+}
+
+/// The rest of the connection is an MCP client.
+async fn stdio(
+    gateway: &Gateway,
+    server: Option<String>,
+    read: BufReader<unix::OwnedReadHalf>,
+    mut write: unix::OwnedWriteHalf,
+) {
+    let scope = match server {
+        None => Scope::All,
+        Some(name) => match gateway.router().scope(&name) {
+            Some(scope) => scope,
+            None => {
+                return send(&mut write, Reply::Error(format!("there is no server {:?}", ServerName::from(name))))
+                    .await;
+            }
+        },
+    };
+    send(&mut write, ok(&())).await;
+    let drain = gateway.config().gateway.drain;
+    downstream::stdio::serve((read, write), gateway.gate(), scope, gateway.limits(), drain, gateway.tasks()).await;
+}

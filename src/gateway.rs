@@ -1,0 +1,369 @@
+//! The composition root: from a [`Config`] to a running gateway, and back to nothing.
+//!
+//! It builds the store, the upstreams, their stacks and the router, and hands each to
+//! the next; afterwards it changes them as servers.toml changes, and takes them down
+//! in the order that loses the least.
+
+use std::{
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use futures_util::future::join_all;
+use rmcp::ServerHandler;
+use tokio::{net::TcpListener, time::timeout};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    call::Payload,
+    config::{self, Config},
+    downstream::http::{self, Front, guard::Guard},
+    layer::Keeper,
+    link::Connector,
+    process,
+    route::{self, OfferCache, Router},
+    session::Gate,
+    store::{Event, EventType, Store},
+    upstream::{Upstream, local::LocalConnector},
+    wire::peer::Limits,
+};
+
+mod connect;
+mod introspect;
+pub mod lock;
+pub mod reload;
+mod served;
+pub mod status;
+
+use connect::InProcess;
+use served::Served;
+pub use status::Status;
+
+/// The store has so long to write what it holds.
+const STORE_CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
+/// Tasks that are told to end have so long to do so.
+const TASKS_END_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Puts a gateway together: what a servers.toml says, servers of the embedder's own,
+/// or both. Without a servers.toml nothing is kept on disk.
+#[derive(Default)]
+pub struct Builder {
+    config: Option<Config>,
+    in_process: Vec<(String, Arc<dyn Connector>)>,
+}
+
+/// A running gateway. Clones are the same one.
+#[derive(Clone)]
+pub struct Gateway(Arc<Inner>);
+
+struct Inner {
+    router: Router,
+    store: Store,
+    cache: OfferCache,
+    in_process: InProcess,
+    current: Mutex<Current>,
+    tasks: TaskTracker,
+    /// Stops listeners and background tasks.
+    shutdown: CancellationToken,
+    draining: AtomicBool,
+    began: Instant,
+}
+
+/// What a reload replaces.
+struct Current {
+    config: Config,
+    served: Vec<Served>,
+    fronts: Vec<(String, Weak<Front>)>,
+    config_problem: Option<String>,
+}
+
+impl Gateway {
+    /// Begins a gateway with all defaults and no servers; see [`Builder`].
+    pub fn builder() -> Builder {
+        Builder { config: None, in_process: Vec::new() }
+    }
+}
+
+impl Builder {
+    /// Adds a server inside this process: any handler of rmcp's. It gets the same
+    /// stack, limits and records as every other server, and a runtime of its own.
+    #[must_use]
+    pub fn in_process(mut self, name: &str, handler: impl ServerHandler) -> Self {
+        self.in_process.push((name.to_owned(), Arc::new(LocalConnector::new(name, handler))));
+        self
+    }
+
+    /// Serves what this servers.toml lists, and keeps its database and its state.
+    #[must_use]
+    pub fn config(mut self, config: Config) -> Self {
+        self.config = Some(config);
+        self
+    }
+
+    /// Starts every server, side by side, and waits for none of them.
+    pub fn start(self) -> Gateway {
+        let Builder { config, in_process } = self;
+        let tasks = TaskTracker::new();
+        let (store, cache) = match &config {
+            Some(Config { gateway, .. }) => (
+                Store::open(crate::store::Settings::at(&gateway.database)),
+                OfferCache::in_folder(&gateway.state.join("catalog")),
+            ),
+            None => (Store::discarding(), OfferCache::none()),
+        };
+        let mut config = config.unwrap_or_default();
+        for (name, _) in &in_process {
+            config.servers.push(config::Server::in_process(name, &config.folder));
+        }
+        let router = Router::new(route_settings(&config), cache.clone(), &tasks);
+        let gateway = Gateway(Arc::new_cyclic(|inner| Inner {
+            router: router.clone(),
+            in_process: introspect::builtins(inner, &config, &store).into_iter().chain(in_process).collect(),
+            store,
+            cache,
+            current: Mutex::new(Current {
+                config: config.clone(),
+                served: Vec::new(),
+                fronts: Vec::new(),
+                config_problem: None,
+            }),
+            tasks: tasks.clone(),
+            shutdown: CancellationToken::new(),
+            draining: AtomicBool::new(false),
+            began: Instant::now(),
+        }));
+        gateway.event(EventType::ServiceStart, serde_json::json!({ "pid": std::process::id() }));
+        let _retired = gateway.apply(config);
+        gateway.spawn(router.announce());
+        gateway
+    }
+}
+
+impl Gateway {
+    /// What clients' fronts call.
+    pub fn gate(&self) -> Arc<dyn Gate> {
+        Arc::new(self.0.router.clone())
+    }
+
+    pub fn router(&self) -> &Router {
+        &self.0.router
+    }
+
+    pub fn config(&self) -> Config {
+        self.0.current().config.clone()
+    }
+
+    /// Bounds of a client's byte stream.
+    pub fn limits(&self) -> Limits {
+        let max_line_bytes = self.0.current().config.gateway.max_message_bytes;
+        Limits { max_line_bytes, write_timeout: connect::WRITE_TIMEOUT }
+    }
+
+    pub fn tasks(&self) -> &TaskTracker {
+        &self.0.tasks
+    }
+
+    pub fn store(&self) -> &Store {
+        &self.0.store
+    }
+
+    /// Cancelled when listeners are to stop.
+    pub fn shutdown_signal(&self) -> CancellationToken {
+        self.0.shutdown.clone()
+    }
+
+    /// Serves Streamable HTTP on `listener` until the shutdown.
+    pub fn serve_http(&self, listener: TcpListener) {
+        let mut current = self.0.current();
+        let settings = http::Settings {
+            guard: guard(&current.config.gateway),
+            max_message_bytes: current.config.gateway.max_message_bytes,
+        };
+        let inner = Arc::downgrade(&self.0);
+        let readiness: http::Readiness = Arc::new(move || inner.upgrade().map_or_else(gone, |inner| inner.readiness()));
+        let front = Front::new(settings, self.gate(), readiness, &self.0.tasks);
+        let address = listener.local_addr().map(|address| address.to_string()).unwrap_or_default();
+        current.fronts.push((address, Arc::downgrade(&front)));
+        self.0.tasks.spawn(front.serve(listener, self.0.shutdown.clone()));
+    }
+
+    /// Runs a task until the shutdown.
+    pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let shutdown = self.0.shutdown.clone();
+        self.0.tasks.spawn(async move {
+            let _ = shutdown.run_until_cancelled(task).await;
+        });
+    }
+
+    pub fn status(&self) -> Status {
+        self.0.status()
+    }
+
+    /// All servers, in the order of servers.toml.
+    pub fn upstreams(&self) -> Vec<Upstream> {
+        self.0.current().served.iter().map(|one| one.upstream.clone()).collect()
+    }
+
+    /// Waits until every server's first start has ended, one way or the other.
+    pub async fn settled(&self) {
+        join_all(self.upstreams().iter().map(Upstream::settled)).await;
+    }
+
+    /// Replaces a server's running instance; false if there is no such server.
+    pub fn restart(&self, server: &str) -> bool {
+        let current = self.0.current();
+        let found = current.served.iter().find(|one| &**one.name() == server);
+        found.map(|one| one.upstream.restart()).is_some()
+    }
+
+    /// Closes the breaker of a tool, named as at `/mcp`; false if there is none.
+    pub fn reset_breaker(&self, public_tool: &str) -> bool {
+        let Some(tool) = self.0.router.tools().into_iter().find(|tool| &*tool.public == public_tool) else {
+            return false;
+        };
+        let current = self.0.current();
+        current.served.iter().find(|one| *one.name() == tool.server).is_some_and(|one| one.reset_breaker(&tool.own))
+    }
+
+    /// Puts a new config in force. What did not change goes on undisturbed; servers
+    /// that are gone or changed finish their calls in the background.
+    pub fn apply(&self, config: Config) -> Vec<String> {
+        let mut current = self.0.current();
+        let before = std::mem::take(&mut current.served);
+        let mut retired = before.clone();
+        let mut changes = Vec::new();
+        for entry in config.servers.iter().filter(|entry| entry.enabled).cloned().map(Arc::new) {
+            let same = before.iter().position(|one| {
+                one.name() == &entry.name && one.upstream.fingerprint() == connect::fingerprint(&entry)
+            });
+            let served = match same {
+                Some(at) => {
+                    retired.retain(|one| one.name() != &entry.name);
+                    if before[at].entry != entry {
+                        changes.push(format!("{}: limits changed", entry.name));
+                    }
+                    before[at].under(entry)
+                }
+                None => {
+                    changes.push(format!("{}: started", entry.name));
+                    self.0.start(entry, config.gateway.max_message_bytes)
+                }
+            };
+            current.served.push(served);
+        }
+        for front in current.fronts.iter().filter_map(|(_, front)| front.upgrade()) {
+            front.set_guard(guard(&config.gateway));
+        }
+        let routes = current.served.iter().map(Served::route).collect();
+        let drain = config.gateway.drain;
+        let settings = route_settings(&config);
+        current.config = config;
+        current.config_problem = None;
+        drop(current);
+        self.0.router.set_routes(settings, routes);
+        for one in retired {
+            changes.push(format!("{}: stopped", one.name()));
+            self.0.tasks.spawn(async move { one.upstream.retire(drain).await });
+        }
+        changes
+    }
+
+    /// A new config was bad: the last good one stays, and `status` says why.
+    pub fn reject(&self, problem: String) {
+        self.0.current().config_problem = Some(problem);
+    }
+
+    /// Takes the gateway down: calls get `drain` to finish, then all servers are
+    /// stopped side by side, then the store is closed. Returns what did not end.
+    pub async fn shutdown(&self) -> Vec<&'static str> {
+        self.0.draining.store(true, Ordering::Relaxed);
+        let upstreams = self.upstreams();
+        let drain = self.0.current().config.gateway.drain;
+        upstreams.iter().for_each(Upstream::close);
+        self.0.shutdown.cancel();
+        let _ = timeout(drain, join_all(upstreams.iter().map(Upstream::idle))).await;
+        join_all(upstreams.iter().map(Upstream::stop)).await;
+        self.event(EventType::ServiceStop, serde_json::json!({ "pid": std::process::id() }));
+        self.0.tasks.close();
+        let mut unfinished = Vec::new();
+        if timeout(TASKS_END_TIMEOUT, self.0.tasks.wait()).await.is_err() {
+            unfinished.push("background tasks");
+        }
+        let store = self.0.store.clone();
+        let closed = tokio::task::spawn_blocking(move || store.close(STORE_CLOSE_TIMEOUT)).await;
+        if !closed.unwrap_or(false) {
+            unfinished.push("the database");
+        }
+        unfinished
+    }
+
+    pub(crate) fn event(&self, event_type: EventType, metadata: serde_json::Value) {
+        self.0.store.event(Event { category: "gateway", event_type, service_name: "gateway".to_owned(), metadata });
+    }
+}
+
+impl Inner {
+    fn current(&self) -> MutexGuard<'_, Current> {
+        self.current.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn start(&self, entry: Arc<config::Server>, max_message_bytes: usize) -> Served {
+        let fingerprint = connect::fingerprint(&entry);
+        let known = self.cache.load(&entry.name, &fingerprint);
+        let connector = connect::connector(&entry, &self.in_process, max_message_bytes, &self.tasks);
+        let audience = Arc::new(self.router.clone());
+        let store = self.store.clone();
+        let upstream = Upstream::start(entry.name.clone(), fingerprint, connector, audience, known, store, &self.tasks);
+        let keeper: Arc<dyn Keeper> = Arc::new(self.store.clone());
+        Served::new(entry, upstream, keeper)
+    }
+
+    fn status(&self) -> Status {
+        let current = self.current();
+        Status {
+            gateway: status::GatewayStatus {
+                pid: std::process::id(),
+                version: env!("CARGO_PKG_VERSION"),
+                uptime_ms: status::millis(self.began.elapsed()),
+                listen: current.fronts.first().map(|(address, _)| address.clone()),
+                config: current.config.path.display().to_string(),
+                config_problem: current.config_problem.clone(),
+                sessions: self.router.session_count(),
+                draining: self.draining.load(Ordering::Relaxed),
+                memory_bytes: process::memory::of_process(std::process::id()),
+                database: self.store.health(),
+            },
+            servers: status::servers(&current.served),
+            breakers: status::breakers(&current.served),
+        }
+    }
+
+    fn readiness(&self) -> (bool, Payload) {
+        let is_ready = !self.draining.load(Ordering::Relaxed);
+        let states: std::collections::BTreeMap<String, &'static str> = {
+            let current = self.current();
+            current.served.iter().map(|one| (one.name().to_string(), one.upstream.status().state)).collect()
+        };
+        (is_ready, Payload::of(&serde_json::json!({ "ready": is_ready, "servers": states })))
+    }
+}
+
+/// What `/readyz` says in the moment between the gateway's end and the listener's.
+fn gone() -> (bool, Payload) {
+    (false, Payload::literal(r#"{"ready":false,"servers":{}}"#))
+}
+
+fn guard(settings: &config::Gateway) -> Guard {
+    Guard {
+        allowed_hosts: settings.allowed_hosts.clone(),
+        allowed_origins: settings.allowed_origins.clone(),
+        token: settings.token.as_ref().map(|token| token.expose().to_owned()),
+    }
+}
+
+fn route_settings(config: &Config) -> route::Settings {
+    route::Settings { name_max_chars: config.gateway.tool_name_max_chars, instructions: config.gateway.instructions }
+}

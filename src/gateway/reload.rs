@@ -1,0 +1,150 @@
+//! Hot reload: servers.toml is watched, read when it has been quiet for a moment, and
+//! put in force if it is good. A bad edit changes nothing.
+
+use std::{
+    ffi::OsStr,
+    path::{Path, PathBuf},
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+
+use notify::{RecursiveMode, Watcher as _};
+use tokio::{sync::mpsc, time::timeout};
+
+use super::Gateway;
+use crate::{
+    config::{self, Builtins, Config, Surroundings},
+    store::EventType,
+};
+
+/// An editor writes in several steps; after so long without one it is done.
+const QUIET: Duration = Duration::from_millis(300);
+/// For where the system tells nothing: network folders, containers.
+const LOOK_ANYWAY: Duration = Duration::from_secs(10);
+
+/// Reads one servers.toml again and again.
+#[derive(Debug)]
+pub struct Reloader {
+    path: PathBuf,
+    /// What was read last, good or bad: the same text is not looked at twice.
+    last: Mutex<String>,
+    overrides: Overrides,
+}
+
+/// What the command line says above servers.toml.
+#[derive(Clone, Debug, Default)]
+pub struct Overrides {
+    pub listen: Option<std::net::SocketAddr>,
+}
+
+impl Reloader {
+    pub fn new(path: &Path, overrides: Overrides) -> Self {
+        Reloader { path: path.to_owned(), last: Mutex::default(), overrides }
+    }
+
+    /// Reads the file for the first time.
+    pub fn load(&self) -> Result<Config, config::Complaints> {
+        let text = config::read(&self.path)?;
+        let config = self.parse(&text);
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = text;
+        config
+    }
+
+    fn parse(&self, text: &str) -> Result<Config, config::Complaints> {
+        let mut config = parse(text, &self.path)?;
+        if let Some(listen) = self.overrides.listen {
+            config.gateway.listen = listen;
+        }
+        Ok(config)
+    }
+
+    /// Reads the file again and puts it in force: what changed, or what is wrong.
+    pub fn reload(&self, gateway: &Gateway) -> Result<Vec<String>, String> {
+        let read = config::read(&self.path).and_then(|text| {
+            let config = self.parse(&text);
+            *self.last.lock().unwrap_or_else(PoisonError::into_inner) = text;
+            config
+        });
+        match read {
+            Ok(config) => Ok(self.put_in_force(gateway, config)),
+            Err(complaints) => {
+                let problem = complaints.to_string();
+                tracing::error!("servers.toml was not taken, the last good one stays:\n{problem}");
+                gateway.event(EventType::ConfigRejected, serde_json::json!({ "problem": problem }));
+                gateway.reject(problem.clone());
+                Err(problem)
+            }
+        }
+    }
+
+    fn put_in_force(&self, gateway: &Gateway, config: Config) -> Vec<String> {
+        let before = gateway.config().gateway;
+        let after = config.gateway.clone();
+        let mut changes = gateway.apply(config);
+        let fixed = [
+            ("listen", before.listen != after.listen),
+            ("database", before.database != after.database),
+            ("state", before.state != after.state),
+            ("max_message", before.max_message_bytes != after.max_message_bytes),
+        ];
+        for (key, _) in fixed.iter().filter(|(_, changed)| *changed) {
+            changes.push(format!("gateway.{key}: takes effect when seawall is started again"));
+        }
+        tracing::info!(
+            "servers.toml was taken: {}",
+            if changes.is_empty() { "no change".into() } else { changes.join(", ") }
+        );
+        gateway.event(EventType::ConfigReloaded, serde_json::json!({ "changes": changes }));
+        changes
+    }
+
+    fn has_news(&self) -> bool {
+        // A file that is away or empty for a moment is an editor's doing.
+        std::fs::read_to_string(&self.path).is_ok_and(|text| {
+            !text.trim().is_empty() && *self.last.lock().unwrap_or_else(PoisonError::into_inner) != text
+        })
+    }
+
+    /// Watches until dropped.
+    pub async fn watch(self: std::sync::Arc<Self>, gateway: Gateway) {
+        let (sender, mut changes) = mpsc::channel(1);
+        let target = self.path.canonicalize().unwrap_or_else(|_| self.path.clone());
+        let names: Vec<_> =
+            [&self.path, &target].iter().filter_map(|path| path.file_name()).map(OsStr::to_owned).collect();
+        let tell = move |event: notify::Result<notify::Event>| {
+            // Others write into the folder too, the database among them.
+            let about_it = |path: &PathBuf| path.file_name().is_some_and(|name| names.iter().any(|ours| ours == name));
+            if event.is_ok_and(|event| !event.kind.is_access() && event.paths.iter().any(about_it)) {
+                // One waiting note is enough.
+                let _ = sender.try_send(());
+            }
+        };
+        // The folder, for editors replace the file; and the folder of what it links to.
+        let mut watcher = notify::recommended_watcher(tell).inspect_err(|error| {
+            tracing::warn!("changes of servers.toml are noticed late: {error}");
+        });
+        for folder in [self.path.parent(), target.parent()].into_iter().flatten() {
+            if let Ok(watcher) = &mut watcher {
+                let _ = watcher.watch(folder, RecursiveMode::NonRecursive);
+            }
+        }
+        loop {
+            let _ = timeout(LOOK_ANYWAY, changes.recv()).await;
+            if !self.has_news() {
+                continue;
+            }
+            while timeout(QUIET, changes.recv()).await.is_ok() {}
+            if self.has_news() {
+                let _ = self.reload(&gateway);
+            }
+        }
+    }
+}
+
+/// Reads text as servers.toml with this process's surroundings.
+pub fn parse(text: &str, path: &Path) -> Result<Config, config::Complaints> {
+    let env = |name: &str| std::env::var(name).ok();
+    let seawall = std::env::current_exe().unwrap_or_else(|_| PathBuf::from("seawall"));
+    let builtins = Builtins { servers: &super::introspect::BUILTINS, services: &[] };
+    config::parse(text, path, &Surroundings { env: &env, seawall: &seawall, builtins })
+}
