@@ -2,4 +2,5 @@
 //! further in there is a [`Session`](crate::session::Session) and its messages.
 
 pub mod http;
+mod stateless;
 pub mod stdio;

@@ -15,9 +15,11 @@ pub mod store;
 pub mod upstream;
 
 pub mod call;
+pub mod era;
 pub mod failure;
 pub mod id;
 pub mod link;
+mod mcp_param;
 pub mod respond;
 pub mod session;
 #[doc(hidden)]

@@ -150,6 +150,19 @@ impl Payload {
         Payload(out.freeze())
     }
 
+    /// This object with `members` (JSON text, each with its comma) before its own: a copy
+    /// of the bytes, and no look at them.
+    pub(crate) fn with_leading_members(&self, members: &str) -> Payload {
+        let Some(rest) = self.0.strip_prefix(b"{").filter(|_| !members.is_empty()) else { return self.clone() };
+        let is_empty = rest.iter().find(|b| !b.is_ascii_whitespace()) == Some(&b'}');
+        let members = if is_empty { members.trim_end_matches(',') } else { members };
+        let mut out = BytesMut::with_capacity(self.0.len() + members.len());
+        out.put_u8(b'{');
+        out.put_slice(members.as_bytes());
+        out.put_slice(rest);
+        Payload::concatenated(out)
+    }
+
     /// The same value without raw line breaks, which JSON allows between tokens
     /// and a line or an event stream does not.
     pub fn on_one_line(&self) -> Payload {

@@ -32,15 +32,21 @@ use crate::{
 
 mod body;
 pub mod guard;
+mod headers;
 mod mailbox;
+mod modern;
 mod post;
 mod reply;
+mod rounds;
 mod running;
 mod session;
+mod streams;
 
 use body::ReplyBody;
 use guard::{Guard, Refusal};
+use rounds::Rounds;
 use session::Sessions;
+use streams::Streams;
 
 const MCP_SESSION_ID: HeaderName = HeaderName::from_static("mcp-session-id");
 const MCP_PROTOCOL_VERSION: HeaderName = HeaderName::from_static("mcp-protocol-version");
@@ -63,6 +69,8 @@ pub struct Front {
     guard: RwLock<Arc<Guard>>,
     max_message_bytes: usize,
     sessions: Sessions,
+    rounds: Rounds,
+    streams: Streams,
     readiness: Readiness,
     tasks: TaskTracker,
 }
@@ -74,6 +82,8 @@ impl Front {
             guard: RwLock::new(Arc::new(settings.guard)),
             max_message_bytes: settings.max_message_bytes,
             sessions: Sessions::default(),
+            rounds: Rounds::default(),
+            streams: Streams::default(),
             readiness,
             tasks: tasks.clone(),
         })
@@ -122,6 +132,7 @@ impl Front {
             });
         }
         self.sessions.close_streams();
+        self.streams.close();
     }
 
     async fn connection(self: Arc<Self>, stream: TcpStream, peer: SocketAddr, shutdown: CancellationToken) {
@@ -225,7 +236,7 @@ impl Front {
         let found =
             post::check_version(request.headers()).and_then(|()| post::find_session(self, scope, request.headers()));
         match found {
-            Ok(session) => reply::events(None, session.outbox.open_standing()),
+            Ok(session) => reply::events(None, session.outbox.open_standing(), None),
             Err(refusal) => reply::refusal(&refusal),
         }
     }

@@ -6,7 +6,7 @@ use futures_util::future::join_all;
 use tokio::time::timeout_at;
 use tower::Service;
 
-use super::{Inner, Kind, names};
+use super::{Inner, Kind, hello, names};
 use crate::{
     call::{Answer, Back, Call, Caller, Edit, Method, Payload, Reply, ServerName, Stack, ToolName},
     session::{Scope, Session},
@@ -40,6 +40,7 @@ pub(super) async fn dispatch(router: Arc<Inner>, request: Request) -> Answer {
         "resources/subscribe" | "resources/unsubscribe" => router.subscription(request).await,
         "completion/complete" => router.complete(request).await,
         "logging/setLevel" => router.set_log_level(&request),
+        "server/discover" => hello::discover(&router, &request.session.scope).await.map(Answer::Result),
         method => match Kind::of_method(method) {
             Some(kind) => router.list(kind, &request).await.map(Answer::Result),
             None => router.unknown(request).await,

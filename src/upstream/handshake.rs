@@ -8,11 +8,10 @@ use tokio::time::timeout;
 use super::offer::message;
 use crate::{
     call::{Answer, Method, Payload, Trail},
+    era::LEGACY_VERSIONS,
     link::{Link, LinkError, StartError},
 };
 
-/// The versions that begin with `initialize`, newest first.
-pub const VERSIONS: [&str; 4] = ["2025-11-25", "2025-06-18", "2025-03-26", "2024-11-05"];
 /// The longest that a server may take from its start to its answer.
 pub const TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -34,7 +33,7 @@ struct ClientInfo {
 /// The result of `initialize`, once the server may be called.
 pub async fn initialize(link: &dyn Link) -> Result<Payload, StartError> {
     let params = Initialize {
-        protocol_version: VERSIONS[0],
+        protocol_version: LEGACY_VERSIONS[0],
         // A question of the server goes to the client whose call caused it. Clients that
         // cannot answer it refuse it themselves.
         capabilities: Payload::literal(r#"{"roots":{"listChanged":true},"sampling":{},"elicitation":{}}"#),
@@ -54,9 +53,9 @@ pub async fn initialize(link: &dyn Link) -> Result<Payload, StartError> {
         }
     };
     let version = hello.text("protocolVersion").unwrap_or_default();
-    if !VERSIONS.contains(&version.as_str()) {
+    if !LEGACY_VERSIONS.contains(&version.as_str()) {
         let version = crate::text::quote(&version, 40);
-        let reason = format!("it speaks protocol version \"{version}\", seawall speaks {}", VERSIONS.join(", "));
+        let reason = format!("it speaks protocol version \"{version}\", seawall speaks {}", LEGACY_VERSIONS.join(", "));
         return Err(StartError::Transient(reason));
     }
     link.tell(Method::of("notifications/initialized"), None)

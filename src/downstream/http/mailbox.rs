@@ -1,5 +1,5 @@
-//! Messages on their way to one stream of a client: bounded, never blocking, and
-//! without cost for the many calls on whose stream nothing is ever said.
+//! What is on its way to one stream of a client: bounded, never blocking, and without
+//! cost for the many calls on whose stream nothing is ever said.
 
 use std::{
     collections::VecDeque,
@@ -8,6 +8,8 @@ use std::{
 
 use bytes::Bytes;
 use tokio::sync::Notify;
+
+use crate::call::{Answer, Method, Payload};
 
 /// A client that does not read loses what comes on top.
 const HELD_MAX_MESSAGES: usize = 256;
@@ -23,7 +25,7 @@ pub(super) struct Mailbox {
 
 #[derive(Debug, Default)]
 struct Held {
-    messages: VecDeque<Bytes>,
+    mail: VecDeque<Mail>,
     bytes: usize,
     state: State,
 }
@@ -34,16 +36,39 @@ enum State {
     Open,
     /// The client has taken the request back.
     Cancelled,
-    /// Nobody will read any more.
+    /// Nothing more will come.
     Closed,
 }
 
 /// What a reader finds.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub(super) enum Mail {
+    /// A whole JSON-RPC message.
     Message(Bytes),
+    /// A question of the server's that is not a message by itself.
+    Question(Question),
+    /// The answer to the request whose stream this is: its last mail.
+    Answer(Answer),
     Cancelled,
     Closed,
+}
+
+#[derive(Debug)]
+pub(super) struct Question {
+    pub(super) id: u64,
+    pub(super) method: Method,
+    pub(super) params: Option<Payload>,
+}
+
+impl Mail {
+    fn len(&self) -> usize {
+        match self {
+            Mail::Message(message) => message.len(),
+            Mail::Question(question) => question.params.as_ref().map_or(0, Payload::len),
+            Mail::Answer(Answer::Result(payload) | Answer::Error(payload)) => payload.len(),
+            Mail::Cancelled | Mail::Closed => 0,
+        }
+    }
 }
 
 impl Mailbox {
@@ -52,27 +77,24 @@ impl Mailbox {
     }
 
     /// False if nobody will read it, or if there is no room.
-    pub(super) fn put(&self, message: Bytes) -> bool {
+    pub(super) fn put(&self, mail: Mail) -> bool {
         let mut held = self.held();
-        if held.state != State::Open {
+        let is_full = held.mail.len() >= HELD_MAX_MESSAGES || held.bytes + mail.len() > HELD_MAX_BYTES;
+        if held.state != State::Open || is_full {
             return false;
         }
-        if held.messages.len() >= HELD_MAX_MESSAGES || held.bytes + message.len() > HELD_MAX_BYTES {
-            return false;
-        }
-        held.bytes += message.len();
-        held.messages.push_back(message);
+        held.bytes += mail.len();
+        held.mail.push_back(mail);
         drop(held);
         self.changed.notify_one();
         true
     }
 
-    /// The message that ends the stream: there is always room for it.
-    pub(super) fn put_last(&self, message: Bytes) {
+    /// The answer ends the stream: there is always room for it.
+    pub(super) fn answer(&self, answer: Answer) {
         let mut held = self.held();
         if held.state == State::Open {
-            held.bytes += message.len();
-            held.messages.push_back(message);
+            held.mail.push_back(Mail::Answer(answer));
             held.state = State::Closed;
         }
         drop(held);
@@ -86,7 +108,7 @@ impl Mailbox {
         Mailbox { held: Mutex::new(Held { state: State::Open, ..held }), ..Mailbox::default() }
     }
 
-    /// The next message; cancel-safe.
+    /// The next mail; cancel-safe.
     pub(super) async fn next(&self) -> Mail {
         loop {
             if let Some(mail) = self.take() {
@@ -101,9 +123,9 @@ impl Mailbox {
         if held.state == State::Cancelled {
             return Some(Mail::Cancelled);
         }
-        if let Some(message) = held.messages.pop_front() {
-            held.bytes -= message.len();
-            return Some(Mail::Message(message));
+        if let Some(mail) = held.mail.pop_front() {
+            held.bytes = held.bytes.saturating_sub(mail.len());
+            return Some(mail);
         }
         (held.state == State::Closed).then_some(Mail::Closed)
     }
@@ -138,21 +160,26 @@ impl Mailbox {
 mod tests {
     use super::*;
 
+    fn message(text: &'static str) -> Mail {
+        Mail::Message(Bytes::from_static(text.as_bytes()))
+    }
+
     #[tokio::test]
     async fn bounded_in_messages_and_bytes() {
         let mailbox = Mailbox::default();
         for _ in 0..HELD_MAX_MESSAGES {
-            assert!(mailbox.put(Bytes::from_static(b"x")));
+            assert!(mailbox.put(message("x")));
         }
-        assert!(!mailbox.put(Bytes::from_static(b"x")));
-        assert_eq!(mailbox.next().await, Mail::Message(Bytes::from_static(b"x")));
-        assert!(!mailbox.put(Bytes::from(vec![0; HELD_MAX_BYTES])));
-        assert!(mailbox.put(Bytes::from_static(b"y")));
-        mailbox.close();
-        assert!(!mailbox.put(Bytes::from_static(b"z")));
+        assert!(!mailbox.put(message("x")));
+        assert!(matches!(mailbox.next().await, Mail::Message(_)));
+        assert!(!mailbox.put(Mail::Message(Bytes::from(vec![0; HELD_MAX_BYTES]))));
+        assert!(mailbox.put(message("y")));
+        mailbox.answer(Answer::Result(Payload::literal("1")));
+        assert!(!mailbox.put(message("z")), "the answer is the last");
         for _ in 0..HELD_MAX_MESSAGES {
             assert!(matches!(mailbox.next().await, Mail::Message(_)), "what was held is still delivered");
         }
-        assert_eq!(mailbox.next().await, Mail::Closed);
+        assert!(matches!(mailbox.next().await, Mail::Answer(_)));
+        assert!(matches!(mailbox.next().await, Mail::Closed));
     }
 }

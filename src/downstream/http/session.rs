@@ -12,7 +12,7 @@ use std::{
 
 use tokio::{sync::oneshot, time::Instant};
 
-use super::mailbox::Mailbox;
+use super::mailbox::{Mail, Mailbox};
 use crate::{
     call::{Answer, BoxFuture, Method, Payload, Wire},
     session::{Gate, Session},
@@ -125,8 +125,8 @@ impl Outbox {
     }
 
     /// The client's answer to one of the questions.
-    pub(super) fn answered(&self, id: &Payload, answer: Answer) {
-        let asker = id.as_str().parse().ok().and_then(|id: u64| self.questions().remove(&id));
+    pub(super) fn answered(&self, id: u64, answer: Answer) {
+        let asker = self.questions().remove(&id);
         if let Some(asker) = asker {
             let _ = asker.send(answer);
         }
@@ -134,10 +134,21 @@ impl Outbox {
 
     fn tell(&self, method: &Method, params: Option<Payload>, stream: Option<&Mailbox>) {
         let message = Parts::notification(method, params.map(|params| params.on_one_line())).joined();
-        let _ = stream.is_some_and(|stream| stream.put(message.clone())) || self.standing().put(message);
+        let _ = stream.is_some_and(|stream| stream.put(Mail::Message(message.clone())))
+            || self.standing().put(Mail::Message(message));
     }
 
     async fn ask(&self, method: Method, params: Option<Payload>, stream: Option<&Mailbox>) -> Answer {
+        self.ask_by(|id| {
+            let message = Parts::request(id, &method, params.map(|params| params.on_one_line())).joined();
+            stream.is_some_and(|stream| stream.put(Mail::Message(message.clone())))
+                || self.standing().put(Mail::Message(message))
+        })
+        .await
+    }
+
+    /// Asks a question that `send` delivers under the id given, and waits for its answer.
+    pub(super) async fn ask_by(&self, send: impl FnOnce(u64) -> bool) -> Answer {
         let id = self.last_question.fetch_add(1, Ordering::Relaxed) + 1;
         let (asker, answer) = oneshot::channel();
         {
@@ -148,9 +159,7 @@ impl Outbox {
             questions.insert(id, asker);
         }
         let _open = OpenQuestion { outbox: self, id };
-        let message = Parts::request(id, &method, params.map(|params| params.on_one_line())).joined();
-        let sent = stream.is_some_and(|stream| stream.put(message.clone())) || self.standing().put(message);
-        if !sent {
+        if !send(id) {
             return Answer::Error(rpc_error(NO_ANSWER, "seawall: this client reads no stream"));
         }
         answer.await.unwrap_or_else(|_| Answer::Error(rpc_error(NO_ANSWER, "seawall: the client is gone")))
