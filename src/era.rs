@@ -78,15 +78,7 @@ pub fn completed(method: &str, result: &Payload) -> Payload {
     } else {
         None
     };
-    let cacheable = matches!(
-        method,
-        "server/discover"
-            | "tools/list"
-            | "prompts/list"
-            | "resources/list"
-            | "resources/templates/list"
-            | "resources/read"
-    ) && kind.as_deref().is_none_or(|kind| kind == "complete");
+    let cacheable = is_cacheable(method) && kind.as_deref().is_none_or(|kind| kind == "complete");
     let missing = |key: &str| result.member(key).is_none();
     let mut members = String::new();
     if kind.is_none() {
@@ -100,6 +92,38 @@ pub fn completed(method: &str, result: &Payload) -> Payload {
         members.push_str(r#""cacheScope":"private","#);
     }
     result.with_leading_members(&members)
+}
+
+/// The reverse: a modern server's result without what only the modern era knows.
+pub fn as_legacy(method: &str, result: &Payload) -> Payload {
+    let mut edits = Vec::new();
+    if memchr::memmem::find(result.as_bytes(), b"\"resultType\"").is_some()
+        && result.text("resultType").as_deref() == Some("complete")
+    {
+        edits.push(("resultType", Edit::Remove));
+    }
+    if is_cacheable(method) {
+        edits.extend([("ttlMs", Edit::Remove), ("cacheScope", Edit::Remove)]);
+    }
+    if memchr::memmem::find(result.as_bytes(), SERVER_INFO.as_bytes()).is_some()
+        && let Some(meta) = result.member("_meta")
+    {
+        let meta = meta.edit(&[(SERVER_INFO, Edit::Remove)]);
+        edits.push(("_meta", if meta.as_str() == "{}" { Edit::Remove } else { Edit::Set(meta) }));
+    }
+    if edits.is_empty() { result.clone() } else { result.edit(&edits) }
+}
+
+fn is_cacheable(method: &str) -> bool {
+    matches!(
+        method,
+        "server/discover"
+            | "tools/list"
+            | "prompts/list"
+            | "resources/list"
+            | "resources/templates/list"
+            | "resources/read"
+    )
 }
 
 #[cfg(test)]
@@ -128,6 +152,17 @@ mod tests {
         assert_eq!(without_request_meta(&modern), plain);
         let bare = payload(r#"{"name":"a"}"#);
         assert_eq!(without_request_meta(&with_request_meta(&bare, &payload("{}"), &payload("{}"))), bare);
+    }
+
+    #[test]
+    fn a_modern_result_and_its_legacy_form_say_the_same() {
+        let modern = payload(
+            r#"{"resultType":"complete","content":[1e400],"ttlMs":1,"_meta":{"io.modelcontextprotocol/serverInfo":{},"x":1}}"#,
+        );
+        assert_eq!(as_legacy("tools/call", &modern).as_str(), r#"{"content":[1e400],"ttlMs":1,"_meta":{"x":1}}"#);
+        assert_eq!(as_legacy("resources/read", &modern).as_str(), r#"{"content":[1e400],"_meta":{"x":1}}"#);
+        let plain = payload(r#"{ "content" : [] }"#);
+        assert_eq!(as_legacy("tools/call", &plain), plain);
     }
 
     #[test]

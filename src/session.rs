@@ -125,7 +125,7 @@ impl Session {
     }
 
     /// Whether the client has declared that it answers this kind of question.
-    pub fn can_answer(&self, method: &str) -> bool {
+    pub fn can_answer(&self, method: &str, params: Option<&Payload>) -> bool {
         let capability = match method {
             "sampling/createMessage" => "sampling",
             "elicitation/create" => "elicitation",
@@ -133,7 +133,11 @@ impl Session {
             // A question that MCP does not know: the client may.
             _ => return true,
         };
-        self.capabilities.member(capability).is_some()
+        let Some(declared) = self.capabilities.member(capability) else { return false };
+        // A form is what an elicitation without a mode is, and what a client that names
+        // no mode can do.
+        let by_url = params.and_then(|params| params.text("mode")).as_deref() == Some("url");
+        !by_url || declared.member("url").is_some()
     }
 
     /// The client behind this session hears this notification if it wants to.

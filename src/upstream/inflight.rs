@@ -13,7 +13,7 @@ use std::{
 use tokio::sync::Notify;
 
 use crate::{
-    call::{Back, Call, Caller, Edit, Method, Payload, Trail},
+    call::{Asking, Back, Call, Caller, Edit, Method, Payload, Trail},
     session::Session,
 };
 
@@ -92,6 +92,11 @@ impl InFlight {
         };
         let params = params.edit(&[("progressToken", Edit::Set(token))]);
         back.tell(Method::of("notifications/progress"), Some(params));
+    }
+
+    /// Holds the silence clock of the calls in hand: the server waits for their client.
+    pub(super) fn asking(&self) -> Vec<Asking> {
+        self.calls().values().map(|entry| entry.trail.asks()).collect()
     }
 
     /// The client behind all calls in hand, if it is one and the same, and the way to

@@ -65,15 +65,16 @@ impl Intake {
                 "seawall cannot tell which client this question is for: it has no call in hand, or calls of several clients",
             );
         };
-        if !session.can_answer(method.as_str()) {
+        if !session.can_answer(method.as_str(), params.as_ref()) {
             return refuse(answerer, "the client behind this call has not declared that it answers such questions");
         }
         let Ok(permit) = self.questions.clone().try_acquire_owned() else {
             return refuse(answerer, "too many questions are open already");
         };
+        let asking = self.inflight.asking();
         upstream.tasks.spawn(async move {
             answerer.answer(back.ask(method, params).await);
-            drop(permit);
+            drop((permit, asking));
         });
     }
 }
