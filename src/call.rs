@@ -198,6 +198,16 @@ pub enum Answer {
     Error(Payload),
 }
 
+impl Answer {
+    /// The same without raw line breaks; see [`Payload::on_one_line`].
+    pub fn on_one_line(self) -> Answer {
+        match self {
+            Answer::Result(result) => Answer::Result(result.on_one_line()),
+            Answer::Error(error) => Answer::Error(error.on_one_line()),
+        }
+    }
+}
+
 /// What a peer sends on its own.
 #[derive(Clone, Debug)]
 pub enum Message {

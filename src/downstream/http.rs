@@ -27,24 +27,22 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     call::Payload,
+    downstream::rounds::Rounds,
     session::{Gate, Scope},
 };
 
 mod body;
 pub mod guard;
 mod headers;
-mod mailbox;
 mod modern;
 mod post;
 mod reply;
-mod rounds;
 mod running;
 mod session;
 mod streams;
 
 use body::ReplyBody;
 use guard::{Guard, Refusal};
-use rounds::Rounds;
 use session::Sessions;
 use streams::Streams;
 

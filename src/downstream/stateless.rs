@@ -5,12 +5,13 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
+use super::mailbox::{Mail, Mailbox};
 use crate::{
-    call::{Answer, Back, Edit, Method, Payload},
+    call::{Answer, Back, BoxFuture, Edit, Method, Payload, Wire},
     era::{self, Era},
     session::{LogLevel, Scope, Session},
     text,
-    wire::envelope::{INVALID_PARAMS, METHOD_NOT_FOUND, rpc_error},
+    wire::envelope::{INVALID_PARAMS, METHOD_NOT_FOUND, Parts, rpc_error},
 };
 
 /// Methods of the legacy era that the modern one has dropped.
@@ -124,11 +125,40 @@ pub(super) fn of_subscription(id: &Payload, params: Option<&Payload>) -> Payload
 }
 
 /// The first notification on that stream.
-pub(super) fn acknowledged(id: &Payload, granted: Payload) -> Payload {
-    of_subscription(id, Some(&Payload::literal("{}").edit(&[("notifications", Edit::Set(granted))])))
+pub(super) fn acknowledged(id: &Payload, granted: Payload) -> Parts {
+    let params = of_subscription(id, Some(&Payload::literal("{}").edit(&[("notifications", Edit::Set(granted))])));
+    let method = Method::of("notifications/subscriptions/acknowledged");
+    Parts::notification(&method, Some(params.on_one_line()))
 }
 
 /// The result of `subscriptions/listen` when it ends in good order.
 pub(super) fn listen_result(id: &Payload) -> Payload {
     of_subscription(id, Some(&Payload::literal(r#"{"resultType":"complete"}"#)))
+}
+
+/// The filter of `subscriptions/listen`.
+pub(super) fn wanted(params: &Payload) -> Payload {
+    params.member("notifications").unwrap_or(Payload::literal("{}"))
+}
+
+pub(super) fn unknown_round() -> Payload {
+    rpc_error(INVALID_PARAMS, "seawall: this requestState is unknown, used already or expired; make the request anew")
+}
+
+/// The way to a client that listens.
+pub(super) struct SubscriptionWire {
+    pub(super) id: Payload,
+    pub(super) mailbox: Arc<Mailbox>,
+}
+
+impl Wire for SubscriptionWire {
+    fn tell(&self, method: Method, params: Option<Payload>) {
+        let params = of_subscription(&self.id, params.as_ref()).on_one_line();
+        self.mailbox.put(Mail::Message(Parts::notification(&method, Some(params)).joined()));
+    }
+
+    fn ask(&self, _: Method, _: Option<Payload>) -> BoxFuture<'_, Answer> {
+        let why = "seawall: a subscription answers no questions";
+        Box::pin(std::future::ready(Answer::Error(rpc_error(METHOD_NOT_FOUND, why))))
+    }
 }

@@ -13,12 +13,16 @@ use tokio::{
 };
 use tokio_util::task::TaskTracker;
 
+mod modern;
+
+use super::rounds::Rounds;
 use crate::{
     call::{Answer, Back, BoxFuture, Message, Method, Payload, Trail, Wire},
+    era,
     link::Gone,
     session::{Gate, Hello, Scope, Session},
     wire::{
-        envelope::{INVALID_REQUEST, rpc_error},
+        envelope::{INVALID_REQUEST, Malformed, PARSE_ERROR, rpc_error},
         peer::{Guilty, Limits, Listener, Peer},
     },
 };
@@ -45,6 +49,7 @@ pub async fn serve<R, W>(
         scope,
         session: Arc::default(),
         running: Mutex::default(),
+        rounds: Arc::default(),
         calls: calls.clone(),
     });
     let peer = Peer::start(0, streams, front.clone(), limits, tasks);
@@ -64,6 +69,7 @@ struct Front {
     scope: Scope,
     session: Arc<OnceLock<Arc<Session>>>,
     running: Mutex<HashMap<Payload, AbortHandle>>,
+    rounds: Arc<Rounds>,
     calls: TaskTracker,
 }
 
@@ -73,6 +79,11 @@ impl Listener for Front {
             Message::Notification { method, params } => self.notification(method, params),
             Message::Request { id, method, params } => self.request(peer, id, method, params),
         }
+    }
+
+    fn malformed(&self, peer: &Peer, malformed: &Malformed) {
+        let code = if malformed.is_json { INVALID_REQUEST } else { PARSE_ERROR };
+        peer.complain(rpc_error(code, format!("seawall: {}", malformed.reason)));
     }
 }
 
@@ -93,6 +104,18 @@ impl Front {
     }
 
     fn request(&self, peer: &Peer, id: Payload, method: Method, params: Option<Payload>) {
+        // By what a request says of itself, never by its method.
+        if let Some(params) = params.as_ref().filter(|params| era::is_modern(Some(params))) {
+            let request = modern::Request { id: id.clone(), method, params: params.clone() };
+            let client = modern::Client {
+                gate: self.gate.clone(),
+                rounds: self.rounds.clone(),
+                peer: peer.clone(),
+                calls: self.calls.clone(),
+            };
+            let answered = modern::answer(client, self.scope.clone(), request);
+            return self.run(peer, id, answered);
+        }
         let back: Back = Arc::new(StdioWire(peer.clone()));
         let refuse = |code, why: &'static str| {
             let _ = peer.try_respond(&id, Answer::Error(rpc_error(code, why)));
@@ -104,18 +127,24 @@ impl Front {
             (_, None) => return refuse(INVALID_REQUEST, "seawall: the first request must be initialize"),
             (_, Some(session)) => self.gate.ask(session, id.clone(), method, params, back),
         };
+        let (peer_of_call, answered) = (peer.clone(), id.clone());
+        self.run(peer, id, async move {
+            let _ = peer_of_call.respond(&answered, answer.await).await;
+        });
+    }
+
+    /// Runs a request that can be cancelled by its id.
+    fn run(&self, peer: &Peer, id: Payload, request: impl Future<Output = ()> + Send + 'static) {
         let mut running = self.running();
         if running.len() >= RUNNING_MAX_REQUESTS {
             running.retain(|_, call| !call.is_finished());
         }
         if running.len() >= RUNNING_MAX_REQUESTS {
-            return refuse(OVERLOADED, "seawall: too many requests of this client are under way");
+            let error = rpc_error(OVERLOADED, "seawall: too many requests of this client are under way");
+            let _ = peer.try_respond(&id, Answer::Error(error));
+            return;
         }
-        let peer = peer.clone();
-        let answered = id.clone();
-        let call = self.calls.spawn(async move {
-            let _ = peer.respond(&answered, answer.await).await;
-        });
+        let call = self.calls.spawn(request);
         running.insert(id, call.abort_handle());
     }
 

@@ -14,11 +14,12 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::StatusCode;
 use tokio::time::timeout;
 
-use super::{
-    guard::Refusal,
-    mailbox::{Mail, Mailbox, Question},
+use super::guard::Refusal;
+use crate::{
+    call::Answer,
+    downstream::mailbox::{Mail, Mailbox, Question},
+    wire::envelope::Parts,
 };
-use crate::{call::Answer, wire::envelope::Parts};
 
 /// Below this the parts of an answer are joined, which saves a larger write call.
 const JOIN_MAX_BYTES: usize = 16 * 1024;

@@ -10,22 +10,22 @@ use super::{
     Front, MCP_PROTOCOL_VERSION,
     body::{Ending, ReplyBody},
     headers,
-    mailbox::{Mail, Mailbox, Question},
     post::Accepts,
     reply,
-    rounds::{Round, Rounds},
-    running::{First, OnDisconnect, Running, on_one_line},
-    session::Outbox,
+    running::{First, OnDisconnect, Running},
 };
 use crate::{
-    call::{Answer, BoxFuture, Method, Payload, Wire},
-    downstream::stateless,
+    call::{Answer, Method, Payload},
+    downstream::{
+        mailbox::{Mail, Mailbox, Question},
+        rounds::{Asked, Resumed, Round},
+        stateless::{self, SubscriptionWire},
+    },
     era,
     session::{Scope, Session},
-    wire::envelope::{INVALID_PARAMS, METHOD_NOT_FOUND, Parts, rpc_error},
+    wire::envelope::{METHOD_NOT_FOUND, Parts},
 };
 
-/// A request whose headers and `_meta` are in order.
 pub(super) struct Request {
     pub(super) id: Payload,
     pub(super) method: Method,
@@ -39,9 +39,8 @@ pub(super) async fn answer(
     accepts: Accepts,
     request: Request,
 ) -> Response<ReplyBody> {
-    let mailbox = Arc::new(Mailbox::default());
-    let wire = Arc::new(RoundsWire { mailbox: mailbox.clone(), outbox: Arc::default() });
-    let session = match admit(front, &scope, headers, &request, &wire) {
+    let round = Round::default();
+    let session = match admit(front, &scope, headers, &request, &round) {
         Ok(session) => session,
         Err(error) => return error_reply(&request.id, error, StatusCode::BAD_REQUEST),
     };
@@ -49,27 +48,22 @@ pub(super) async fn answer(
         return error_reply(&request.id, stateless::not_found(&request.method), StatusCode::NOT_FOUND);
     }
     if request.method.as_str() == "subscriptions/listen" {
-        return listen(front, request, mailbox, session).await;
-    }
-    if let Some(state) = request.params.text("requestState").filter(|state| Rounds::is_own(state)) {
-        return match front.rounds.resume(&state, &scope, &request) {
-            Some(round) => resumed(front, scope, accepts, request, round).await,
-            None => {
-                let error = rpc_error(INVALID_PARAMS, "seawall: this requestState is unknown, used already or expired");
-                reply::message(Parts::response(&request.id, Answer::Error(error)))
-            }
-        };
+        return listen(front, request, round.mailbox, session).await;
     }
     let Request { id, method, params } = request;
-    let back = wire.clone();
-    let answer = front.gate.ask(&session, id.clone(), method.clone(), Some(params.clone()), back);
-    let request = Request { id, method, params };
-    let mut running = Running::new(mailbox.clone(), answer, None, OnDisconnect::Cancel, &front.tasks);
+    let asked = Asked::of(&scope, &method, &params);
+    match front.rounds.resume(&asked, &params) {
+        Resumed::Round(round) => return resumed(front, accepts, (id, asked), round).await,
+        Resumed::Unknown => return error_reply(&id, stateless::unknown_round(), StatusCode::OK),
+        Resumed::NotOurs => {}
+    }
+    let answer = front.gate.ask(&session, id.clone(), method, Some(params), Arc::new(round.clone()));
+    let mut running = Running::new(round.mailbox.clone(), answer, None, OnDisconnect::Cancel, &front.tasks);
     let first = running.first(accepts.streams).await;
     if !matches!(first, First::Answer(_) | First::Cancelled) {
         running.detach();
     }
-    first_reply(front, scope, request, Round { mailbox, outbox: wire.outbox.clone() }, first)
+    first_reply(front, (id, asked), round, first)
 }
 
 /// Checks in the order that the spec's errors ask for: what is missing from the body,
@@ -79,22 +73,19 @@ fn admit(
     scope: &Scope,
     headers: &HeaderMap,
     request: &Request,
-    wire: &Arc<RoundsWire>,
+    round: &Round,
 ) -> Result<Arc<Session>, Payload> {
-    let admitted = stateless::visitor(scope.clone(), &request.params, wire.clone());
-    let is_unsupported = matches!(&admitted, Err(error) if error.error_code() == Some(era::UNSUPPORTED_VERSION));
-    if let Err(error) = &admitted
-        && !is_unsupported
-    {
-        return Err(error.clone());
+    let admitted = stateless::visitor(scope.clone(), &request.params, Arc::new(round.clone()));
+    match &admitted {
+        Err(error) if error.error_code() != Some(era::UNSUPPORTED_VERSION) => return Err(error.clone()),
+        _ => {}
     }
     let sent = headers.get(&MCP_PROTOCOL_VERSION).and_then(|version| version.to_str().ok());
     let said = request.params.member("_meta").and_then(|meta| meta.text(era::PROTOCOL_VERSION));
     if sent != said.as_deref() {
         let sent = crate::text::quote(sent.unwrap_or_default(), 40);
-        return Err(headers::mismatch(format!(
-            "MCP-Protocol-Version header value '{sent}' does not match the version in _meta"
-        )));
+        let why = format!("MCP-Protocol-Version header value '{sent}' does not match the version in _meta");
+        return Err(headers::mismatch(why));
     }
     let session = admitted?;
     headers::check(headers, &request.method, &request.params)?;
@@ -108,13 +99,7 @@ fn admit(
 }
 
 /// A round that goes on: the call has run all the while.
-async fn resumed(
-    front: &Arc<Front>,
-    scope: Scope,
-    accepts: Accepts,
-    request: Request,
-    round: Round,
-) -> Response<ReplyBody> {
+async fn resumed(front: &Arc<Front>, accepts: Accepts, request: (Payload, Asked), round: Round) -> Response<ReplyBody> {
     let guard = CancelIfDropped(Some(round.mailbox.clone()));
     let first = loop {
         match round.mailbox.next().await {
@@ -126,25 +111,25 @@ async fn resumed(
         }
     };
     guard.disarm();
-    first_reply(front, scope, request, round, first)
+    first_reply(front, request, round, first)
 }
 
-fn first_reply(front: &Arc<Front>, scope: Scope, request: Request, round: Round, first: First) -> Response<ReplyBody> {
+fn first_reply(front: &Arc<Front>, (id, asked): (Payload, Asked), round: Round, first: First) -> Response<ReplyBody> {
     match first {
         First::Answer(answer) => {
-            let answer = stateless::completed(&request.method, answer);
+            let answer = stateless::completed(&asked.method, answer);
             let status = status_of(&answer);
-            let mut response = reply::message(Parts::response(&request.id, answer));
+            let mut response = reply::message(Parts::response(&id, answer));
             *response.status_mut() = status;
             response
         }
         First::Question(question) => {
-            let result = front.rounds.suspend(scope, &request, round, &question);
-            reply::message(Parts::response(&request.id, Answer::Result(result)))
+            let result = front.rounds.suspend(asked, round, question);
+            reply::message(Parts::response(&id, Answer::Result(result)))
         }
         First::Message(message) => {
             let mailbox = round.mailbox.clone();
-            let ending = ModernEnding { front: front.clone(), scope, request, round: Some(round) };
+            let ending = ModernEnding { front: front.clone(), id, asked, round: Some(round) };
             reply::events(Some(message), mailbox, Some(Box::new(ending)))
         }
         First::Cancelled => reply::events(None, round.mailbox, None),
@@ -176,76 +161,39 @@ async fn listen(
     mailbox: Arc<Mailbox>,
     session: Arc<Session>,
 ) -> Response<ReplyBody> {
-    let wanted = request.params.member("notifications").unwrap_or(Payload::literal("{}"));
-    let session = Session {
-        back: Arc::new(SubscriptionWire { id: request.id.clone(), mailbox: mailbox.clone() }),
+    let id = request.id;
+    let session = Arc::new(Session {
+        back: Arc::new(SubscriptionWire { id: id.clone(), mailbox: mailbox.clone() }),
         ..Session::like(&session)
-    };
-    let session = Arc::new(session);
-    match front.gate.listen(&session, wanted).await {
+    });
+    match front.gate.listen(&session, stateless::wanted(&request.params)).await {
         Ok(granted) => {
-            let params = stateless::acknowledged(&request.id, granted).on_one_line();
-            let first =
-                Parts::notification(&Method::of("notifications/subscriptions/acknowledged"), Some(params)).joined();
             front.streams.add(&mailbox);
-            let ending = Listening { front: front.clone(), session, id: request.id };
+            let first = stateless::acknowledged(&id, granted).joined();
+            let ending = Listening { front: front.clone(), session, id };
             reply::events(Some(first), mailbox, Some(Box::new(ending)))
         }
-        Err(error) => error_reply(&request.id, error, StatusCode::OK),
-    }
-}
-
-/// The way to the client of one modern call: its stream, and rounds for questions.
-struct RoundsWire {
-    mailbox: Arc<Mailbox>,
-    outbox: Arc<Outbox>,
-}
-
-impl Wire for RoundsWire {
-    fn tell(&self, method: Method, params: Option<Payload>) {
-        let message = Parts::notification(&method, params.map(|params| params.on_one_line())).joined();
-        self.mailbox.put(Mail::Message(message));
-    }
-
-    fn ask(&self, method: Method, params: Option<Payload>) -> BoxFuture<'_, Answer> {
-        Box::pin(self.outbox.ask_by(move |id| self.mailbox.put(Mail::Question(Question { id, method, params }))))
-    }
-}
-
-struct SubscriptionWire {
-    id: Payload,
-    mailbox: Arc<Mailbox>,
-}
-
-impl Wire for SubscriptionWire {
-    fn tell(&self, method: Method, params: Option<Payload>) {
-        let params = stateless::of_subscription(&self.id, params.as_ref()).on_one_line();
-        self.mailbox.put(Mail::Message(Parts::notification(&method, Some(params)).joined()));
-    }
-
-    fn ask(&self, _: Method, _: Option<Payload>) -> BoxFuture<'_, Answer> {
-        let why = "seawall: a subscription answers no questions";
-        Box::pin(std::future::ready(Answer::Error(rpc_error(METHOD_NOT_FOUND, why))))
+        Err(error) => error_reply(&id, error, StatusCode::OK),
     }
 }
 
 /// The stream of a call ends with its answer, or with a round.
 struct ModernEnding {
     front: Arc<Front>,
-    scope: Scope,
-    request: Request,
+    id: Payload,
+    asked: Asked,
     round: Option<Round>,
 }
 
 impl Ending for ModernEnding {
     fn answer(&mut self, answer: Answer) -> Bytes {
-        let answer = on_one_line(stateless::completed(&self.request.method, answer));
-        Parts::response(&self.request.id, answer).joined()
+        let answer = stateless::completed(&self.asked.method, answer).on_one_line();
+        Parts::response(&self.id, answer).joined()
     }
 
     fn question(&mut self, question: Question) -> Option<Bytes> {
-        let result = self.front.rounds.suspend(self.scope.clone(), &self.request, self.round.take()?, &question);
-        Some(Parts::response(&self.request.id, Answer::Result(result.on_one_line())).joined())
+        let result = self.front.rounds.suspend(self.asked.clone(), self.round.take()?, question);
+        Some(Parts::response(&self.id, Answer::Result(result.on_one_line())).joined())
     }
 
     fn abandoned(&mut self) {

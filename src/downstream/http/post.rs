@@ -8,13 +8,13 @@ use super::{
     Front, MCP_PROTOCOL_VERSION, MCP_SESSION_ID, body,
     body::ReplyBody,
     guard::{self, Refusal},
-    mailbox::Mailbox,
     modern, reply,
     running::{Enrolment, First, OnDisconnect, Plain, Running},
     session::{CallWire, HttpSession, Outbox, StandingWire},
 };
 use crate::{
     call::{Answer, Message, Method, Payload},
+    downstream::mailbox::Mailbox,
     era::{self, LEGACY_VERSIONS},
     session::{Hello, Scope},
     wire::envelope::{Envelope, INVALID_REQUEST, Malformed, PARSE_ERROR, Parts, rpc_error},
@@ -56,10 +56,7 @@ async fn answer(front: &Arc<Front>, scope: Scope, request: Request<Incoming>) ->
             reply::empty(StatusCode::ACCEPTED)
         }
         Envelope::Response { id, answer } => {
-            // Ids of seawall's own questions are plain integers.
-            if let Ok(id) = id.as_str().parse() {
-                session.outbox.answered(id, answer);
-            }
+            session.outbox.questions.answered_to(&id, answer);
             reply::empty(StatusCode::ACCEPTED)
         }
     })

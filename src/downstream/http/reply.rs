@@ -11,10 +11,10 @@ use hyper::{
 use super::{
     body::{Ending, ReplyBody},
     guard::Refusal,
-    mailbox::Mailbox,
 };
 use crate::{
     call::Payload,
+    downstream::mailbox::Mailbox,
     wire::envelope::{INVALID_REQUEST, Parts, rpc_error},
 };
 

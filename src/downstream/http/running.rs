@@ -8,13 +8,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio_util::task::TaskTracker;
 
-use super::{
-    body::Ending,
-    mailbox::{Mail, Mailbox, Question},
-    session::HttpSession,
-};
+use super::{body::Ending, session::HttpSession};
 use crate::{
     call::{Answer, BoxFuture, Payload},
+    downstream::mailbox::{Mail, Mailbox, Question},
     wire::envelope::Parts,
 };
 
@@ -135,17 +132,10 @@ pub(super) struct Plain {
 
 impl Ending for Plain {
     fn answer(&mut self, answer: Answer) -> Bytes {
-        Parts::response(&self.id, on_one_line(answer)).joined()
+        Parts::response(&self.id, answer.on_one_line()).joined()
     }
 
     fn question(&mut self, _: Question) -> Option<Bytes> {
         None
-    }
-}
-
-pub(super) fn on_one_line(answer: Answer) -> Answer {
-    match answer {
-        Answer::Result(result) => Answer::Result(result.on_one_line()),
-        Answer::Error(error) => Answer::Error(error.on_one_line()),
     }
 }

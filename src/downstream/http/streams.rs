@@ -2,8 +2,10 @@
 
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-use super::mailbox::Mailbox;
-use crate::call::{Answer, Payload};
+use crate::{
+    call::{Answer, Payload},
+    downstream::mailbox::Mailbox,
+};
 
 #[derive(Default)]
 pub(super) struct Streams(Mutex<Vec<Weak<Mailbox>>>);
