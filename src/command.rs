@@ -96,13 +96,7 @@ pub fn block_on<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Res
 
 fn ask_gateway(config: Option<PathBuf>, request: &Request) -> anyhow::Result<Box<RawValue>> {
     let state = state_folder(config)?;
-    block_on(async {
-        let answer = control::ask(&state, request).await;
-        answer.map_err(|error| match error {
-            ControlError::NoGateway => anyhow::Error::new(error).context("start one with `seawall serve`"),
-            error => error.into(),
-        })
-    })
+    block_on(async { Ok(control::ask(&state, request).await?) })
 }
 
 /// Asks the running gateway; where there is none, does `work` with one of its own, of
@@ -120,6 +114,7 @@ fn gateway_or_own(
             Err(ControlError::NoGateway) => {}
             answered => return Ok(answered?),
         }
+        eprintln!("seawall: no gateway is running, the servers run for the length of this command");
         let (_, mut config) = load_config(Some(path), Overrides::default())?;
         if let Some(only) = only.filter(|only| config.servers.iter().any(|server| &*server.name == *only)) {
             config.servers.retain(|server| &*server.name == only);

@@ -72,7 +72,7 @@ pub enum Reply {
 #[derive(Debug, thiserror::Error)]
 pub enum ControlError {
     /// Nobody listens: no gateway of this config is running.
-    #[error("no gateway is running for this config")]
+    #[error("no gateway is running for this config; start one with `seawall serve`")]
     NoGateway,
     #[error("the gateway did not answer: {0}")]
     Broken(#[from] io::Error),

@@ -14,12 +14,20 @@ use crate::{
     session::{Gate as _, Scope},
 };
 
+const EXAMPLES: &str = "\
+Examples:
+  seawall --config ~/mcp/servers.toml stdio  all servers, as a client's config would say it
+  seawall stdio files                        the server \"files\" alone
+  seawall stdio --join                       never run servers here, fail if no gateway is running
+  claude mcp add seawall -- seawall --config ~/mcp/servers.toml stdio";
+
 /// Serve one MCP client over stdin and stdout
 ///
 /// For clients that start their servers themselves, such as Claude Desktop. Joins the
 /// running gateway of the same servers.toml, so that all clients share its servers;
 /// where none is running, runs the servers itself until the input ends.
 #[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub struct Args {
     /// One server alone, its names untouched; else all, as SERVER__name
     #[arg(value_name = "NAME")]
