@@ -165,14 +165,10 @@ pub async fn serve(listener: UnixListener, gateway: Gateway, reloader: Arc<reloa
             continue;
         }
         let (gateway, reloader) = (gateway.clone(), reloader.clone());
-        let shutdown = gateway.shutdown_signal();
+        // A client that has joined gets what the calls get, and no more.
+        let finished = gateway.finished_signal();
         gateway.tasks().clone().spawn(async move {
-            let drain = gateway.config().gateway.drain;
-            tokio::select! {
-                () = connection(stream, &gateway, &reloader) => {}
-                // A client that has joined gets what the calls get, and no more.
-                () = async { shutdown.cancelled().await; tokio::time::sleep(drain).await } => {}
-            }
+            let _ = finished.run_until_cancelled(connection(stream, &gateway, &reloader)).await;
             drop(place);
         });
     }

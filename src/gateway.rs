@@ -68,6 +68,8 @@ struct Inner {
     tasks: TaskTracker,
     /// Stops listeners and background tasks.
     shutdown: CancellationToken,
+    /// All servers have been stopped: nobody need be answered any more.
+    finished: CancellationToken,
     draining: AtomicBool,
     began: Instant,
 }
@@ -132,6 +134,7 @@ impl Builder {
             }),
             tasks: tasks.clone(),
             shutdown: CancellationToken::new(),
+            finished: CancellationToken::new(),
             draining: AtomicBool::new(false),
             began: Instant::now(),
         }));
@@ -196,6 +199,19 @@ impl Gateway {
         self.0.tasks.spawn(async move {
             let _ = shutdown.run_until_cancelled(task).await;
         });
+    }
+
+    /// Runs a task until the shutdown is done: it can still say that one is under way.
+    pub fn spawn_to_the_end(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let finished = self.0.finished.clone();
+        self.0.tasks.spawn(async move {
+            let _ = finished.run_until_cancelled(task).await;
+        });
+    }
+
+    /// Cancelled when all servers have been stopped.
+    pub fn finished_signal(&self) -> CancellationToken {
+        self.0.finished.clone()
     }
 
     pub fn status(&self) -> Status {
@@ -286,6 +302,7 @@ impl Gateway {
         self.0.shutdown.cancel();
         let _ = timeout(drain, join_all(upstreams.iter().map(Upstream::idle))).await;
         join_all(upstreams.iter().map(Upstream::stop)).await;
+        self.0.finished.cancel();
         self.event(EventType::ServiceStop, serde_json::json!({ "pid": std::process::id() }));
         self.0.tasks.close();
         let mut unfinished = Vec::new();

@@ -56,7 +56,7 @@ async fn serve(reloader: Reloader, config: crate::config::Config) -> anyhow::Res
     let gateway = Gateway::builder().config(config).start();
     gateway.serve_http(listener);
     let reloader = Arc::new(reloader);
-    gateway.spawn(control::serve(socket, gateway.clone(), reloader.clone()));
+    gateway.spawn_to_the_end(control::serve(socket, gateway.clone(), reloader.clone()));
     gateway.spawn(reloader.watch(gateway.clone()));
     gateway.spawn(greeting::greet(gateway.clone(), address));
 

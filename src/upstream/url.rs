@@ -195,7 +195,7 @@ impl UrlLink {
         }
         match status {
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
-                let reason = format!("it answered {status}; check its headers in servers.toml");
+                let reason = format!("it answered HTTP {status}");
                 Err(LinkError::Auth(reason))
             }
             StatusCode::TOO_MANY_REQUESTS => Err(LinkError::Busy { retry_after: retry_after(response.headers()) }),
