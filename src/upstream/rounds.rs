@@ -30,6 +30,8 @@ pub(super) async fn ask(instance: &Instance, call: &Call, params: Payload) -> Re
         (Era::Legacy, Era::Modern) => ask(era::without_request_meta(&params)).await,
         (Era::Modern, Era::Legacy) => {
             let mut params = era::with_request_meta(&params, &session.client_info, &session.capabilities);
+            // Without a level the server says nothing; sessions hear all until they set one.
+            params = era::with_log_level(&params, session.log_level.name());
             for _ in 0..ROUNDS_MAX {
                 let result = match ask(params.clone()).await? {
                     Answer::Result(result) if era::is_input_required(&result) => result,
