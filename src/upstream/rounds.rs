@@ -54,6 +54,26 @@ fn refused(why: String) -> Answer {
     Answer::Error(rpc_error(INVALID_REQUEST, format!("seawall: {why}")))
 }
 
+/// The answer of a legacy server whose question was refused because a modern client had
+/// not declared `missing`: that is what failed, and what the client must be told.
+pub(super) fn for_want_of(missing: Payload, call: &Call, answer: Answer) -> Answer {
+    let has_failed = match &answer {
+        Answer::Result(result) => result.says_is_error(),
+        Answer::Error(_) => true,
+    };
+    if !has_failed || call.caller.session.era == Era::Legacy {
+        return answer;
+    }
+    Answer::Error(missing_capability(missing))
+}
+
+/// -32021, with the capabilities that are missing.
+fn missing_capability(missing: Payload) -> Payload {
+    let data = Payload::literal("{}").edit(&[("requiredCapabilities", Edit::Set(missing))]);
+    let why = "seawall: this call needs an answer that this client has not declared that it gives";
+    rpc_error(era::MISSING_CLIENT_CAPABILITY, why).edit(&[("data", Edit::Set(data))])
+}
+
 /// Puts the questions of one round to the client: what to add to the params.
 async fn answers(call: &Call, result: &Payload) -> Result<[(&'static str, Edit); 2], Payload> {
     let requests = result.member("inputRequests").unwrap_or(Payload::literal("{}"));
@@ -79,7 +99,7 @@ async fn answers(call: &Call, result: &Payload) -> Result<[(&'static str, Edit);
 async fn answer(call: &Call, question: &Payload) -> Result<Payload, Payload> {
     let method = question.text("method").unwrap_or_default();
     let params = question.member("params");
-    if !call.caller.session.can_answer(&method, params.as_ref()) {
+    if call.caller.session.lacks(&method, params.as_ref()).is_some() {
         let method = crate::text::quote(&method, 60);
         return Err(rpc_error(
             INVALID_REQUEST,
