@@ -221,6 +221,10 @@ pub trait Wire: Send + Sync {
     fn tell(&self, method: Method, params: Option<Payload>);
     /// A question of the server to the client (sampling, elicitation, roots).
     fn ask(&self, method: Method, params: Option<Payload>) -> BoxFuture<'_, Answer>;
+    /// The client was asked to come back with an answer. Whether it will, nobody knows.
+    fn is_away(&self) -> bool {
+        false
+    }
 }
 
 pub type Back = Arc<dyn Wire>;

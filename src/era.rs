@@ -64,6 +64,13 @@ pub fn with_request_meta(params: &Payload, client_info: &Payload, capabilities: 
     params.edit(&[("_meta", Edit::Set(meta.edit(&edits)))])
 }
 
+/// The params of a modern request whose client wants to hear log messages of `level` and above.
+pub fn with_log_level(params: &Payload, level: &str) -> Payload {
+    let meta = params.member("_meta").unwrap_or(Payload::literal("{}"));
+    let meta = meta.edit(&[(LOG_LEVEL, Edit::Set(Payload::of(level)))]);
+    params.edit(&[("_meta", Edit::Set(meta))])
+}
+
 /// Whether a result asks for input instead of being one.
 pub fn is_input_required(result: &Payload) -> bool {
     memchr::memmem::find(result.as_bytes(), b"input_required").is_some()

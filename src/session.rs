@@ -124,20 +124,21 @@ impl Session {
         crate::text::quote(format!("{} {}", text_of("name"), text_of("version")).trim(), 100)
     }
 
-    /// Whether the client has declared that it answers this kind of question.
-    pub fn can_answer(&self, method: &str, params: Option<&Payload>) -> bool {
-        let capability = match method {
-            "sampling/createMessage" => "sampling",
-            "elicitation/create" => "elicitation",
-            "roots/list" => "roots",
+    /// The capability that the client would have to declare to be asked this, as an
+    /// object like `{"sampling":{}}`; `None` if it has.
+    pub fn lacks(&self, method: &str, params: Option<&Payload>) -> Option<Payload> {
+        let (capability, missing) = match method {
+            "sampling/createMessage" => ("sampling", r#"{"sampling":{}}"#),
+            "elicitation/create" => ("elicitation", r#"{"elicitation":{}}"#),
+            "roots/list" => ("roots", r#"{"roots":{}}"#),
             // A question that MCP does not know: the client may.
-            _ => return true,
+            _ => return None,
         };
-        let Some(declared) = self.capabilities.member(capability) else { return false };
+        let Some(declared) = self.capabilities.member(capability) else { return Some(Payload::literal(missing)) };
         // A form is what an elicitation without a mode is, and what a client that names
         // no mode can do.
         let by_url = params.and_then(|params| params.text("mode")).as_deref() == Some("url");
-        !by_url || declared.member("url").is_some()
+        (by_url && declared.member("url").is_none()).then(|| Payload::literal(r#"{"elicitation":{"url":{}}}"#))
     }
 
     /// The client behind this session hears this notification if it wants to.

@@ -10,8 +10,8 @@ mod support;
 use support::{Gateway, conformance::Suite, process, scratch::Scratch};
 
 const RUN: Duration = Duration::from_secs(60);
-/// How the Inspector finds out what a server speaks: sessions without asking, or by asking first.
-const ERAS: [&str; 2] = ["legacy", "auto"];
+/// What the Inspector speaks: sessions, whatever it finds by asking first, or 2026-07-28 alone.
+const ERAS: [&str; 3] = ["legacy", "auto", "modern"];
 
 /// One run of the Inspector: what it prints, and its exit code.
 fn inspect(suite: &Suite, era: &str, server: &[&str], request: &[&str]) -> (Value, Option<i32>) {

@@ -3,7 +3,10 @@
 
 use std::{
     collections::VecDeque,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use bytes::Bytes;
@@ -21,6 +24,8 @@ pub(super) struct Mailbox {
     changed: Notify,
     /// Apart from `changed`, which is for the one reader of the stream.
     cancellation: Notify,
+    /// No stream is there: the client was asked to come back.
+    is_aside: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -53,7 +58,7 @@ pub(super) enum Mail {
     Closed,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Question {
     pub(super) id: u64,
     pub(super) method: Method,
@@ -99,6 +104,28 @@ impl Mailbox {
         }
         drop(held);
         self.changed.notify_one();
+    }
+
+    /// Questions that wait, taken out from between what else is held.
+    pub(super) fn take_questions(&self) -> Vec<Question> {
+        let mut held = self.held();
+        let mut questions = Vec::new();
+        for mail in std::mem::take(&mut held.mail) {
+            match mail {
+                Mail::Question(question) => questions.push(question),
+                mail => held.mail.push_back(mail),
+            }
+        }
+        held.bytes = held.mail.iter().map(Mail::len).sum();
+        questions
+    }
+
+    pub(super) fn set_aside(&self, is_aside: bool) {
+        self.is_aside.store(is_aside, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_aside(&self) -> bool {
+        self.is_aside.load(Ordering::Relaxed)
     }
 
     /// Ends this one; what it held goes on to its successor.
@@ -181,5 +208,19 @@ mod tests {
         }
         assert!(matches!(mailbox.next().await, Mail::Answer(_)));
         assert!(matches!(mailbox.next().await, Mail::Closed));
+    }
+
+    #[test]
+    fn questions_are_taken_out_from_between_messages() {
+        let mailbox = Mailbox::default();
+        let question = |id| Mail::Question(Question { id, method: Method::of("roots/list"), params: None });
+        for mail in [message("a"), question(1), message("b"), question(2)] {
+            assert!(mailbox.put(mail));
+        }
+        let taken: Vec<u64> = mailbox.take_questions().iter().map(|question| question.id).collect();
+        assert_eq!(taken, [1, 2]);
+        assert!(matches!(mailbox.take(), Some(Mail::Message(text)) if text == "a"));
+        assert!(matches!(mailbox.take(), Some(Mail::Message(text)) if text == "b"));
+        assert!(mailbox.take().is_none());
     }
 }

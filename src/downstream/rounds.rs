@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
 use super::{
     mailbox::{Mail, Mailbox, Question},
@@ -25,6 +25,8 @@ use crate::{
 
 const WAITING_MAX_CALLS: usize = 1024;
 const WAITING_MAX: Duration = Duration::from_secs(600);
+/// A server that asks several things at once sends them one by one.
+const GATHER: Duration = Duration::from_millis(20);
 /// By this a client's `requestState` is known to be seawall's and not a server's.
 const PREFIX: &str = "seawall-round-";
 
@@ -45,6 +47,18 @@ impl Wire for Round {
     fn ask(&self, method: Method, params: Option<Payload>) -> BoxFuture<'_, Answer> {
         Box::pin(self.questions.ask(move |id| self.mailbox.put(Mail::Question(Question { id, method, params }))))
     }
+
+    fn is_away(&self) -> bool {
+        self.mailbox.is_aside()
+    }
+}
+
+/// `first` and what is asked along with it.
+pub(super) async fn gather(mailbox: &Mailbox, first: Question) -> Vec<Question> {
+    sleep(GATHER).await;
+    let mut questions = vec![first];
+    questions.extend(mailbox.take_questions());
+    questions
 }
 
 /// What a round belongs to: the same request, when it comes back.
@@ -69,7 +83,7 @@ pub(super) struct Rounds(Mutex<HashMap<String, Waiting>>);
 struct Waiting {
     /// Taken when the round goes on; a call that is left here is cancelled.
     round: Option<Round>,
-    question: Question,
+    questions: Vec<Question>,
     asked: Asked,
     until: Instant,
 }
@@ -89,18 +103,20 @@ impl Rounds {
     }
 
     /// Puts a call aside and returns the result that asks its client.
-    pub(super) fn suspend(&self, asked: Asked, round: Round, question: Question) -> Payload {
+    pub(super) fn suspend(&self, asked: Asked, round: Round, questions: Vec<Question>) -> Payload {
         let state = format!("{PREFIX}{:032x}", rand::random::<u128>());
-        let result = stateless::input_required(&key(question.id), &question.method, question.params.as_ref(), &state);
-        let waiting = Waiting { round: Some(round), question, asked, until: Instant::now() + WAITING_MAX };
+        let result = stateless::input_required(questions.iter().map(|question| (key(question.id), question)), &state);
+        round.mailbox.set_aside(true);
+        let waiting = Waiting { round: Some(round), questions, asked, until: Instant::now() + WAITING_MAX };
         let mut all = self.waiting();
         make_room(&mut all);
         all.insert(state, waiting);
         result
     }
 
-    /// The call behind the params' `requestState`, with the answer handed on to its
-    /// server. A request that brings no answer gets the same question again.
+    /// The call behind the params' `requestState`, with the answers handed on to its
+    /// server. A question to which the params hold no answer, or none that can be one,
+    /// is asked again.
     pub(super) fn resume(&self, asked: &Asked, params: &Payload) -> Resumed {
         let Some(state) = params.text("requestState").filter(|state| state.starts_with(PREFIX)) else {
             return Resumed::NotOurs;
@@ -115,13 +131,13 @@ impl Rounds {
         let Some((round, mut waiting)) = taken.and_then(|mut waiting| Some((waiting.round.take()?, waiting))) else {
             return Resumed::Unknown;
         };
+        round.mailbox.set_aside(false);
         let responses = params.member("inputResponses");
-        match responses.and_then(|responses| responses.member(&key(waiting.question.id))) {
-            Some(response) => round.questions.answered(waiting.question.id, Answer::Result(response)),
-            None => {
-                let method = waiting.question.method.clone();
-                let again = Question { id: waiting.question.id, method, params: waiting.question.params.take() };
-                round.mailbox.put(Mail::Question(again));
+        for question in std::mem::take(&mut waiting.questions) {
+            let response = responses.as_ref().and_then(|responses| responses.member(&key(question.id)));
+            match response.filter(|response| response.as_bytes().starts_with(b"{")) {
+                Some(response) => round.questions.answered(question.id, Answer::Result(response)),
+                None => _ = round.mailbox.put(Mail::Question(question)),
             }
         }
         Resumed::Round(round)
@@ -160,15 +176,15 @@ mod tests {
         Asked::of(&Scope::All, &Method::of("tools/call"), &params)
     }
 
-    fn question() -> Question {
-        Question { id: 1, method: Method::of("roots/list"), params: None }
+    fn question(id: u64) -> Question {
+        Question { id, method: Method::of("roots/list"), params: None }
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_state_works_once_for_its_own_request_and_in_time() {
         let rounds = Rounds::default();
         let suspend =
-            || rounds.suspend(asked("a"), Round::default(), question()).text("requestState").expect("a state");
+            || rounds.suspend(asked("a"), Round::default(), vec![question(1)]).text("requestState").expect("a state");
         let params = |state: &str| Payload::of(&serde_json::json!({ "requestState": state }));
 
         let state = suspend();
@@ -178,10 +194,28 @@ mod tests {
         assert!(matches!(rounds.resume(&asked("a"), &params("a server's own")), Resumed::NotOurs));
 
         let round = Round::default();
-        let late = rounds.suspend(asked("a"), round.clone(), question()).text("requestState").expect("a state");
+        let late = rounds.suspend(asked("a"), round.clone(), vec![question(1)]).text("requestState").expect("a state");
         tokio::time::advance(WAITING_MAX).await;
         assert!(matches!(rounds.resume(&asked("a"), &params(&late)), Resumed::Unknown), "expired");
         suspend();
         assert!(matches!(round.mailbox.next().await, Mail::Cancelled), "its call was cancelled");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_asked_at_once_is_one_round_and_what_is_not_answered_is_asked_again() {
+        let (rounds, round) = (Rounds::default(), Round::default());
+        round.mailbox.put(Mail::Question(question(2)));
+        let questions = gather(&round.mailbox, question(1)).await;
+        let result = rounds.suspend(asked("a"), round.clone(), questions);
+        let requests = result.member("inputRequests").expect("questions");
+        assert!(["q1", "q2"].iter().all(|key| requests.member(key).is_some()), "{}", result.as_str());
+        assert!(round.is_away());
+
+        let state = result.text("requestState").expect("a state");
+        let params = serde_json::json!({"requestState": state, "inputResponses": {"q1": {"roots": []}, "q2": 7}});
+        assert!(matches!(rounds.resume(&asked("a"), &Payload::of(&params)), Resumed::Round(_)));
+        assert!(!round.is_away());
+        let again: Vec<u64> = round.mailbox.take_questions().iter().map(|question| question.id).collect();
+        assert_eq!(again, [2], "a number is no answer");
     }
 }

@@ -1,11 +1,11 @@
 //! What both fronts do with a request of the modern era: who asks is in the request,
 //! the answer carries its type, and what a server asks becomes a round.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use serde::Serialize;
 
-use super::mailbox::{Mail, Mailbox};
+use super::mailbox::{Mail, Mailbox, Question};
 use crate::{
     call::{Answer, Back, BoxFuture, Edit, Method, Payload, Wire},
     era::{self, Era},
@@ -94,13 +94,13 @@ pub(super) fn completed(method: &Method, answer: Answer) -> Answer {
     }
 }
 
-/// The result that asks the client for input: one question under `key`.
-pub(super) fn input_required(key: &str, method: &Method, params: Option<&Payload>, state: &str) -> Payload {
+/// The result that asks the client for input: questions by their keys.
+pub(super) fn input_required<'a>(questions: impl Iterator<Item = (String, &'a Question)>, state: &str) -> Payload {
     #[derive(Serialize)]
     #[serde(rename_all = "camelCase")]
     struct InputRequired<'a> {
         result_type: &'static str,
-        input_requests: std::collections::BTreeMap<&'a str, InputRequest<'a>>,
+        input_requests: BTreeMap<String, InputRequest<'a>>,
         request_state: &'a str,
     }
     #[derive(Serialize)]
@@ -111,7 +111,11 @@ pub(super) fn input_required(key: &str, method: &Method, params: Option<&Payload
     }
     Payload::of(&InputRequired {
         result_type: "input_required",
-        input_requests: [(key, InputRequest { method: method.as_str(), params })].into(),
+        input_requests: questions
+            .map(|(key, Question { method, params, .. })| {
+                (key, InputRequest { method: method.as_str(), params: params.as_ref() })
+            })
+            .collect(),
         request_state: state,
     })
 }

@@ -78,7 +78,10 @@ impl Shared {
             return Ok(answer);
         }
         let (admission, params) = instance.inflight.admit(call);
-        let answer = rounds::ask(instance, call, params).await;
+        let answer = rounds::ask(instance, call, params).await.map(|answer| match admission.lacking() {
+            Some(missing) => rounds::for_want_of(missing, call, answer),
+            None => answer,
+        });
         drop(admission);
         if answer.is_ok() {
             instance.answers.fetch_add(1, Ordering::Relaxed);

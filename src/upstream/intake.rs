@@ -65,7 +65,8 @@ impl Intake {
                 "seawall cannot tell which client this question is for: it has no call in hand, or calls of several clients",
             );
         };
-        if !session.can_answer(method.as_str(), params.as_ref()) {
+        if let Some(missing) = session.lacks(method.as_str(), params.as_ref()) {
+            self.inflight.lacked(session.number, missing);
             return refuse(answerer, "the client behind this call has not declared that it answers such questions");
         }
         let Ok(permit) = self.questions.clone().try_acquire_owned() else {

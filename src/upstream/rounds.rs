@@ -30,6 +30,8 @@ pub(super) async fn ask(instance: &Instance, call: &Call, params: Payload) -> Re
         (Era::Legacy, Era::Modern) => ask(era::without_request_meta(&params)).await,
         (Era::Modern, Era::Legacy) => {
             let mut params = era::with_request_meta(&params, &session.client_info, &session.capabilities);
+            // Without a level the server says nothing; sessions hear all until they set one.
+            params = era::with_log_level(&params, session.log_level.name());
             for _ in 0..ROUNDS_MAX {
                 let result = match ask(params.clone()).await? {
                     Answer::Result(result) if era::is_input_required(&result) => result,
@@ -50,6 +52,26 @@ pub(super) async fn ask(instance: &Instance, call: &Call, params: Payload) -> Re
 
 fn refused(why: String) -> Answer {
     Answer::Error(rpc_error(INVALID_REQUEST, format!("seawall: {why}")))
+}
+
+/// The answer of a legacy server whose question was refused because a modern client had
+/// not declared `missing`: that is what failed, and what the client must be told.
+pub(super) fn for_want_of(missing: Payload, call: &Call, answer: Answer) -> Answer {
+    let has_failed = match &answer {
+        Answer::Result(result) => result.says_is_error(),
+        Answer::Error(_) => true,
+    };
+    if !has_failed || call.caller.session.era == Era::Legacy {
+        return answer;
+    }
+    Answer::Error(missing_capability(missing))
+}
+
+/// -32021, with the capabilities that are missing.
+fn missing_capability(missing: Payload) -> Payload {
+    let data = Payload::literal("{}").edit(&[("requiredCapabilities", Edit::Set(missing))]);
+    let why = "seawall: this call needs an answer that this client has not declared that it gives";
+    rpc_error(era::MISSING_CLIENT_CAPABILITY, why).edit(&[("data", Edit::Set(data))])
 }
 
 /// Puts the questions of one round to the client: what to add to the params.
@@ -77,7 +99,7 @@ async fn answers(call: &Call, result: &Payload) -> Result<[(&'static str, Edit);
 async fn answer(call: &Call, question: &Payload) -> Result<Payload, Payload> {
     let method = question.text("method").unwrap_or_default();
     let params = question.member("params");
-    if !call.caller.session.can_answer(&method, params.as_ref()) {
+    if call.caller.session.lacks(&method, params.as_ref()).is_some() {
         let method = crate::text::quote(&method, 60);
         return Err(rpc_error(
             INVALID_REQUEST,

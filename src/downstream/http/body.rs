@@ -17,7 +17,10 @@ use tokio::time::timeout;
 use super::guard::Refusal;
 use crate::{
     call::Answer,
-    downstream::mailbox::{Mail, Mailbox, Question},
+    downstream::{
+        mailbox::{Mail, Mailbox, Question},
+        rounds,
+    },
     wire::envelope::Parts,
 };
 
@@ -118,8 +121,8 @@ impl ReplyBody {
 pub(super) trait Ending: Send + 'static {
     /// The message that carries the answer.
     fn answer(&mut self, answer: Answer) -> Bytes;
-    /// The message that carries a question, if it ends the stream.
-    fn question(&mut self, question: Question) -> Option<Bytes>;
+    /// The message that carries questions, if they end the stream.
+    fn questions(&mut self, questions: Vec<Question>) -> Option<Bytes>;
     /// The client has closed the stream before its end.
     fn abandoned(&mut self) {}
 }
@@ -141,7 +144,9 @@ impl Source {
             let last = match (mail, &mut self.ending) {
                 (Mail::Message(message), _) => return Some(as_event(&message)),
                 (Mail::Answer(answer), Some(ending)) => Some(ending.answer(answer)),
-                (Mail::Question(question), Some(ending)) => ending.question(question),
+                (Mail::Question(question), Some(ending)) => {
+                    ending.questions(rounds::gather(&self.mailbox, question).await)
+                }
                 (Mail::Answer(_) | Mail::Question(_), None) => continue,
                 (Mail::Cancelled | Mail::Closed, _) => None,
             };

@@ -18,7 +18,7 @@ use crate::{
     call::{Answer, Method, Payload},
     downstream::{
         mailbox::{Mail, Mailbox, Question},
-        rounds::{Asked, Resumed, Round},
+        rounds::{self, Asked, Resumed, Round},
         stateless::{self, SubscriptionWire},
     },
     era,
@@ -63,7 +63,7 @@ pub(super) async fn answer(
     if !matches!(first, First::Answer(_) | First::Cancelled) {
         running.detach();
     }
-    first_reply(front, (id, asked), round, first)
+    first_reply(front, (id, asked), round, first).await
 }
 
 /// Checks in the order that the spec's errors ask for: what is missing from the body,
@@ -111,10 +111,15 @@ async fn resumed(front: &Arc<Front>, accepts: Accepts, request: (Payload, Asked)
         }
     };
     guard.disarm();
-    first_reply(front, request, round, first)
+    first_reply(front, request, round, first).await
 }
 
-fn first_reply(front: &Arc<Front>, (id, asked): (Payload, Asked), round: Round, first: First) -> Response<ReplyBody> {
+async fn first_reply(
+    front: &Arc<Front>,
+    (id, asked): (Payload, Asked),
+    round: Round,
+    first: First,
+) -> Response<ReplyBody> {
     match first {
         First::Answer(answer) => {
             let answer = stateless::completed(&asked.method, answer);
@@ -124,7 +129,10 @@ fn first_reply(front: &Arc<Front>, (id, asked): (Payload, Asked), round: Round, 
             response
         }
         First::Question(question) => {
-            let result = front.rounds.suspend(asked, round, question);
+            let guard = CancelIfDropped(Some(round.mailbox.clone()));
+            let questions = rounds::gather(&round.mailbox, question).await;
+            guard.disarm();
+            let result = front.rounds.suspend(asked, round, questions);
             reply::message(Parts::response(&id, Answer::Result(result)))
         }
         First::Message(message) => {
@@ -191,8 +199,8 @@ impl Ending for ModernEnding {
         Parts::response(&self.id, answer).joined()
     }
 
-    fn question(&mut self, question: Question) -> Option<Bytes> {
-        let result = self.front.rounds.suspend(self.asked.clone(), self.round.take()?, question);
+    fn questions(&mut self, questions: Vec<Question>) -> Option<Bytes> {
+        let result = self.front.rounds.suspend(self.asked.clone(), self.round.take()?, questions);
         Some(Parts::response(&self.id, Answer::Result(result.on_one_line())).joined())
     }
 
@@ -214,7 +222,7 @@ impl Ending for Listening {
         Parts::response(&self.id, Answer::Result(stateless::listen_result(&self.id))).joined()
     }
 
-    fn question(&mut self, _: Question) -> Option<Bytes> {
+    fn questions(&mut self, _: Vec<Question>) -> Option<Bytes> {
         None
     }
 }

@@ -135,7 +135,7 @@ impl Ending for Plain {
         Parts::response(&self.id, answer.on_one_line()).joined()
     }
 
-    fn question(&mut self, _: Question) -> Option<Bytes> {
+    fn questions(&mut self, _: Vec<Question>) -> Option<Bytes> {
         None
     }
 }

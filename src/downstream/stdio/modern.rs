@@ -9,7 +9,7 @@ use crate::{
     call::{Answer, Method, Payload},
     downstream::{
         mailbox::{Mail, Mailbox},
-        rounds::{Asked, Resumed, Round, Rounds},
+        rounds::{self, Asked, Resumed, Round, Rounds},
         stateless::{self, SubscriptionWire},
     },
     session::{Gate, Scope, Session},
@@ -72,8 +72,9 @@ async fn carry(peer: &Peer, rounds: &Rounds, (id, asked): (Payload, Asked), roun
         match round.mailbox.next().await {
             Mail::Message(message) => peer.pass_on(message).await,
             Mail::Question(question) => {
+                let questions = rounds::gather(&round.mailbox, question).await;
                 guard.0 = None;
-                let result = rounds.suspend(asked, round, question);
+                let result = rounds.suspend(asked, round, questions);
                 return respond(peer, &id, Answer::Result(result)).await;
             }
             Mail::Answer(answer) => {
