@@ -4,6 +4,7 @@
 use std::{
     path::{Path, PathBuf},
     process::ExitCode,
+    time::Duration,
 };
 
 use anyhow::Context as _;
@@ -40,6 +41,7 @@ pub mod why;
 /// `EX_CONFIG` of sysexits.h: the servers.toml is bad, or there is none.
 const EXIT_BAD_CONFIG: u8 = 78;
 const EXIT_NO_GATEWAY: u8 = 3;
+const RUNTIME_END_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// What an error means to a script.
 pub fn exit_code(error: &anyhow::Error) -> ExitCode {
@@ -86,12 +88,16 @@ fn load_config(config: Option<PathBuf>, overrides: Overrides) -> anyhow::Result<
 }
 
 pub fn block_on<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
-    tokio::runtime::Builder::new_multi_thread()
+    let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .thread_name("seawall")
         .build()
-        .context("no runtime can be started")?
-        .block_on(work)
+        .context("no runtime can be started")?;
+    let result = runtime.block_on(work);
+    // Long enough to drop every task and with it every child; dropping the runtime
+    // would wait for a thread that reads stdin until the client says something.
+    runtime.shutdown_timeout(RUNTIME_END_TIMEOUT);
+    result
 }
 
 fn ask_gateway(config: Option<PathBuf>, request: &Request) -> anyhow::Result<Box<RawValue>> {

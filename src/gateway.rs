@@ -68,6 +68,8 @@ struct Inner {
     tasks: TaskTracker,
     /// Stops listeners and background tasks.
     shutdown: CancellationToken,
+    /// Ends the connections of clients that would stay.
+    farewell: CancellationToken,
     draining: AtomicBool,
     began: Instant,
 }
@@ -132,6 +134,7 @@ impl Builder {
             }),
             tasks: tasks.clone(),
             shutdown: CancellationToken::new(),
+            farewell: CancellationToken::new(),
             draining: AtomicBool::new(false),
             began: Instant::now(),
         }));
@@ -175,6 +178,12 @@ impl Gateway {
         self.0.shutdown.clone()
     }
 
+    /// Cancelled when no call is under way any more: clients that are still connected,
+    /// with a stream or half a request open, would otherwise keep the gateway.
+    pub fn farewell_signal(&self) -> CancellationToken {
+        self.0.farewell.clone()
+    }
+
     /// Serves Streamable HTTP on `listener` until the shutdown.
     pub fn serve_http(&self, listener: TcpListener) {
         let mut current = self.0.current();
@@ -187,7 +196,7 @@ impl Gateway {
         let front = Front::new(settings, self.gate(), readiness, &self.0.tasks);
         let address = listener.local_addr().map(|address| address.to_string()).unwrap_or_default();
         current.fronts.push((address, Arc::downgrade(&front)));
-        self.0.tasks.spawn(front.serve(listener, self.0.shutdown.clone()));
+        self.0.tasks.spawn(front.serve(listener, self.0.shutdown.clone(), self.0.farewell.clone()));
     }
 
     /// Runs a task until the shutdown.
@@ -286,6 +295,7 @@ impl Gateway {
         self.0.shutdown.cancel();
         let _ = timeout(drain, join_all(upstreams.iter().map(Upstream::idle))).await;
         join_all(upstreams.iter().map(Upstream::stop)).await;
+        self.0.farewell.cancel();
         self.event(EventType::ServiceStop, serde_json::json!({ "pid": std::process::id() }));
         self.0.tasks.close();
         let mut unfinished = Vec::new();

@@ -11,7 +11,7 @@ use tokio::{
     task::AbortHandle,
     time::timeout,
 };
-use tokio_util::task::TaskTracker;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     call::{Answer, Back, BoxFuture, Message, Method, Payload, Trail, Wire},
@@ -26,14 +26,18 @@ use crate::{
 /// Requests of one client that have no answer yet; what comes on top is refused.
 const RUNNING_MAX_REQUESTS: usize = 1024;
 const OVERLOADED: i64 = -32000;
+/// What was said last has so long to reach a client that may not read.
+const LAST_WORDS_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// Serves one client until its input ends, then lets its calls finish for `drain`.
+/// Serves one client until its input ends or `farewell` comes, then lets its calls
+/// finish for `drain`.
 pub async fn serve<R, W>(
     streams: (R, W),
     gate: Arc<dyn Gate>,
     scope: Scope,
     limits: Limits,
     drain: Duration,
+    farewell: CancellationToken,
     tasks: &TaskTracker,
 ) where
     R: AsyncRead + Unpin + Send + 'static,
@@ -48,12 +52,15 @@ pub async fn serve<R, W>(
         calls: calls.clone(),
     });
     let peer = Peer::start(0, streams, front.clone(), limits, tasks);
-    let end = peer.ended().await;
+    let reason = tokio::select! {
+        end = peer.ended() => end.reason,
+        () = farewell.cancelled() => "the gateway is ending".to_owned(),
+    };
     calls.close();
     let _ = timeout(drain, calls.wait()).await;
     front.abort_all();
-    peer.flushed().await;
-    peer.fail(&Gone::because(end.reason), Guilty::None);
+    let _ = timeout(LAST_WORDS_TIMEOUT, peer.flushed()).await;
+    peer.fail(&Gone::because(reason), Guilty::None);
     if let Some(session) = front.session.get() {
         gate.close(session);
     }

@@ -32,19 +32,25 @@ pub struct Launch {
     folder: Scratch,
     variables: Vec<(String, String)>,
     arguments: Vec<String>,
+    /// Without any argument of the harness's own.
+    bare: bool,
 }
 
 impl Launch {
     pub fn new(servers_toml: &str) -> Launch {
-        let folder = Scratch::new();
-        folder.write(CONFIG, servers_toml);
-        Launch { folder, variables: Vec::new(), arguments: Vec::new() }
+        Launch::with_folder(Scratch::new(), servers_toml)
     }
 
     /// The folder exists before the gateway does; configs may name it.
     pub fn with_folder(folder: Scratch, servers_toml: &str) -> Launch {
         folder.write(CONFIG, servers_toml);
-        Launch { folder, variables: Vec::new(), arguments: Vec::new() }
+        Launch { folder, variables: Vec::new(), arguments: Vec::new(), bare: false }
+    }
+
+    /// `seawall` and nothing else: servers.toml must say `listen = "127.0.0.1:0"`.
+    pub fn bare(mut self) -> Launch {
+        self.bare = true;
+        self
     }
 
     pub fn env(mut self, name: &str, value: &str) -> Launch {
@@ -59,7 +65,9 @@ impl Launch {
 
     pub async fn start(self) -> Gateway {
         let mut command = Command::new(env!("CARGO_BIN_EXE_seawall"));
-        command.arg("serve").arg("--config").arg(self.folder.file(CONFIG)).args(["--listen", "127.0.0.1:0"]);
+        if !self.bare {
+            command.arg("serve").arg("--config").arg(self.folder.file(CONFIG)).args(["--listen", "127.0.0.1:0"]);
+        }
         command.args(&self.arguments).envs(self.variables.iter().map(|(name, value)| (name, value)));
         command.current_dir(self.folder.path());
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
