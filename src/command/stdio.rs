@@ -64,7 +64,11 @@ async fn relay(stream: tokio::io::BufReader<tokio::net::UnixStream>) -> anyhow::
         carried
     });
     let mut out = stdout();
-    copy(&mut read, &mut out).await.context("the gateway's answers could not be passed on")?;
+    match copy(&mut read, &mut out).await {
+        // A gateway that is killed with something unread.
+        Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => {}
+        carried => drop(carried.context("the gateway's answers could not be passed on")?),
+    }
     out.flush().await.context("the client does not read")?;
     if !upwards.is_finished() {
         bail!("the gateway has ended; start the client's connection again once it is back");

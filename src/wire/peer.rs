@@ -19,9 +19,9 @@ use tokio::{
 };
 use tokio_util::task::TaskTracker;
 
-pub use super::pending::Guilty;
+pub use super::{envelope::Malformed, pending::Guilty};
 use super::{
-    envelope::{Envelope, Malformed, Parts},
+    envelope::{Envelope, Parts},
     lines::{LineError, LineReader},
     pending::Pending,
 };
@@ -50,6 +50,8 @@ pub struct Limits {
 /// What the other side says on its own. Called in wire order; must not block.
 pub trait Listener: Send + Sync + 'static {
     fn on(&self, peer: &Peer, message: Message);
+    /// A line that is no message. Servers that log to stdout are left in peace.
+    fn on_stray(&self, _: &Peer, _: Malformed) {}
 }
 
 /// A handle; clones speak to the same peer.
@@ -263,6 +265,7 @@ impl Peer {
                 if let Some(id) = guilty.filter(|id| self.0.pending.contains(*id)) {
                     return Err((format!("its answer was {malformed}"), Guilty::One(id)));
                 }
+                listener.on_stray(self, malformed);
                 return self.count_stray(&line);
             }
         }
