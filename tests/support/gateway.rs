@@ -5,6 +5,7 @@ use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Output, Stdio},
+    sync::Arc,
     thread,
     time::Duration,
 };
@@ -29,7 +30,7 @@ const CONFIG: &str = "servers.toml";
 
 /// How a gateway is started.
 pub struct Launch {
-    folder: Scratch,
+    folder: Arc<Scratch>,
     variables: Vec<(String, String)>,
     arguments: Vec<String>,
     /// Without any argument of the harness's own.
@@ -42,7 +43,8 @@ impl Launch {
     }
 
     /// The folder exists before the gateway does; configs may name it.
-    pub fn with_folder(folder: Scratch, servers_toml: &str) -> Launch {
+    pub fn with_folder(folder: impl Into<Arc<Scratch>>, servers_toml: &str) -> Launch {
+        let folder = folder.into();
         folder.write(CONFIG, servers_toml);
         Launch { folder, variables: Vec::new(), arguments: Vec::new(), bare: false }
     }
@@ -83,7 +85,7 @@ impl Launch {
 
 /// A running gateway.
 pub struct Gateway {
-    pub folder: Scratch,
+    pub folder: Arc<Scratch>,
     child: Child,
     pub log: Log,
     pub address: SocketAddr,
