@@ -261,7 +261,10 @@ impl Peer {
                 }
             }
             Err((malformed, line)) => {
-                let guilty = malformed.id.as_ref().and_then(|id| id.as_str().parse().ok());
+                let read = malformed.id.as_ref().and_then(|id| id.as_str().parse().ok());
+                // The beginning of an answer, broken off or mixed with another line. A log
+                // line that quotes a message does not begin with the brace.
+                let guilty = read.or_else(|| line.starts_with(b"{").then(|| guess_id(&line)).flatten());
                 if let Some(id) = guilty.filter(|id| self.0.pending.contains(*id)) {
                     return Err((format!("its answer was {malformed}"), Guilty::One(id)));
                 }
@@ -377,7 +380,7 @@ fn parse_forgivingly(line: Bytes) -> Result<Envelope, (Malformed, Bytes)> {
     }
 }
 
-/// The id at the start of a line that was too long to read.
+/// The id at the start of a line that cannot be read, or was too long to be.
 fn guess_id(start: &[u8]) -> Option<u64> {
     let at = memchr::memmem::find(start, b"\"id\":")? + 5;
     let digits: Vec<u8> =
