@@ -35,6 +35,7 @@ pub struct Launch {
     arguments: Vec<String>,
     /// Without any argument of the harness's own.
     bare: bool,
+    config: PathBuf,
 }
 
 impl Launch {
@@ -45,13 +46,19 @@ impl Launch {
     /// The folder exists before the gateway does; configs may name it.
     pub fn with_folder(folder: impl Into<Arc<Scratch>>, servers_toml: &str) -> Launch {
         let folder = folder.into();
-        folder.write(CONFIG, servers_toml);
-        Launch { folder, variables: Vec::new(), arguments: Vec::new(), bare: false }
+        let config = folder.write(CONFIG, servers_toml);
+        Launch { folder, variables: Vec::new(), arguments: Vec::new(), bare: false, config }
     }
 
     /// `seawall` and nothing else: servers.toml must say `listen = "127.0.0.1:0"`.
     pub fn bare(mut self) -> Launch {
         self.bare = true;
+        self
+    }
+
+    /// A servers.toml elsewhere.
+    pub fn config_at(mut self, path: &Path) -> Launch {
+        self.config = path.to_owned();
         self
     }
 
@@ -68,7 +75,7 @@ impl Launch {
     pub async fn start(self) -> Gateway {
         let mut command = Command::new(env!("CARGO_BIN_EXE_seawall"));
         if !self.bare {
-            command.arg("serve").arg("--config").arg(self.folder.file(CONFIG)).args(["--listen", "127.0.0.1:0"]);
+            command.arg("serve").arg("--config").arg(&self.config).args(["--listen", "127.0.0.1:0"]);
         }
         command.args(&self.arguments).envs(self.variables.iter().map(|(name, value)| (name, value)));
         command.current_dir(self.folder.path());
@@ -77,7 +84,8 @@ impl Launch {
         let log = Log::default();
         log.follow(child.stdout.take().expect("stdout is piped"));
         log.follow(child.stderr.take().expect("stderr is piped"));
-        let mut gateway = Gateway { folder: self.folder, child, log, address: ([127, 0, 0, 1], 0).into() };
+        let mut gateway =
+            Gateway { folder: self.folder, config: self.config, child, log, address: ([127, 0, 0, 1], 0).into() };
         gateway.learn_address().await;
         gateway
     }
@@ -86,6 +94,7 @@ impl Launch {
 /// A running gateway.
 pub struct Gateway {
     pub folder: Arc<Scratch>,
+    config: PathBuf,
     child: Child,
     pub log: Log,
     pub address: SocketAddr,
@@ -167,7 +176,7 @@ impl Gateway {
     }
 
     pub fn config(&self) -> PathBuf {
-        self.folder.file(CONFIG)
+        self.config.clone()
     }
 
     /// What `status --json` says of one server.
