@@ -37,7 +37,9 @@ pub async fn initialize(link: &dyn Link) -> Result<Payload, StartError> {
         protocol_version: VERSIONS[0],
         // A question of the server goes to the client whose call caused it. Clients that
         // cannot answer it refuse it themselves.
-        capabilities: Payload::literal(r#"{"roots":{"listChanged":true},"sampling":{},"elicitation":{}}"#),
+        capabilities: Payload::literal(
+            r#"{"roots":{"listChanged":true},"sampling":{"context":{},"tools":{}},"elicitation":{"form":{},"url":{}}}"#,
+        ),
         client_info: ClientInfo { name: "seawall", title: "seawall", version: env!("CARGO_PKG_VERSION") },
     };
     let ask = link.ask(Method::of("initialize"), Some(Payload::of(&params)), Arc::new(Trail::new()));

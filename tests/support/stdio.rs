@@ -4,7 +4,7 @@ use std::{
     io::{BufRead, BufReader, Write},
     path::Path,
     process::{Child, ChildStdin, Command, ExitStatus, Stdio},
-    sync::mpsc::{Receiver, RecvTimeoutError, channel},
+    sync::mpsc::{Receiver, channel},
     thread,
     time::Duration,
 };
@@ -117,10 +117,7 @@ impl StdioClient {
 
     /// The next line; `None` at the end of the output, or when `within` is over.
     pub fn line(&mut self, within: Duration) -> Option<String> {
-        match self.lines.recv_timeout(within) {
-            Ok(line) => Some(line),
-            Err(RecvTimeoutError::Disconnected | RecvTimeoutError::Timeout) => None,
-        }
+        self.lines.recv_timeout(within).ok()
     }
 
     /// The client has nothing more to say.
