@@ -138,12 +138,13 @@ async fn new_limits_hold_at_once_and_breakers_of_other_tools_keep_their_state() 
 
 #[tokio::test]
 async fn a_bad_edit_changes_nothing_and_status_says_why() {
-    let good = fixture("fix", &[]);
+    // A state folder of its own, which has to be found in a file that is bad.
+    let good = format!("[gateway]\nstate = \"own\" # here\n{}", fixture("fix", &[]));
     let gateway = Gateway::start(&good).await;
     let before = servers(&gateway, &[("fix", "ready")]).await;
     for (bad, said) in [
         (good.clone() + "timout = \"3s\"\n", "timeout"),
-        ("[servers.fix".to_owned(), "servers.toml:1"),
+        ("[gateway]\nstate = \"own\"\n[servers.fix".to_owned(), "servers.toml:3"),
         (good.replace("sandbox", "sandbocks"), "sandbox"),
     ] {
         gateway.edit(&bad);

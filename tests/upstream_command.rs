@@ -190,7 +190,7 @@ async fn a_silent_server_is_told_that_its_call_was_given_up_and_lives_on() {
     let folder = Scratch::new();
     let journal = Journal(folder.file("journal"));
     let config =
-        fixture("fix", &["--journal", journal.0.to_str().unwrap()]) + "timeout = \"300ms\"\nbreaker = \"off\"\n";
+        fixture("fix", &["--journal", journal.0.to_str().unwrap()]) + "timeout = \"600ms\"\nbreaker = \"off\"\n";
     let gateway = Launch::with_folder(folder, &config).start().await;
     let pid = state(&gateway, "fix", "ready").await["pid"].clone();
     let client = gateway.client("/mcp/fix").await;
@@ -214,7 +214,7 @@ async fn a_silent_server_is_told_that_its_call_was_given_up_and_lives_on() {
     assert_eq!(gateway.server("fix")["pid"], pid);
     // Progress that comes often enough keeps a call alive beyond the timeout.
     let params =
-        json!({"name": "slow", "arguments": {"ms": 900, "progress_every_ms": 60}, "_meta": {"progressToken": 1}});
+        json!({"name": "slow", "arguments": {"ms": 1500, "progress_every_ms": 50}, "_meta": {"progressToken": 1}});
     assert!(text_of(&client.request("tools/call", params).await).starts_with("waited"));
 }
 
