@@ -68,8 +68,8 @@ struct Inner {
     tasks: TaskTracker,
     /// Stops listeners and background tasks.
     shutdown: CancellationToken,
-    /// All servers have been stopped: nobody need be answered any more.
-    finished: CancellationToken,
+    /// Ends the connections of clients that would stay.
+    farewell: CancellationToken,
     draining: AtomicBool,
     began: Instant,
 }
@@ -134,7 +134,7 @@ impl Builder {
             }),
             tasks: tasks.clone(),
             shutdown: CancellationToken::new(),
-            finished: CancellationToken::new(),
+            farewell: CancellationToken::new(),
             draining: AtomicBool::new(false),
             began: Instant::now(),
         }));
@@ -178,6 +178,12 @@ impl Gateway {
         self.0.shutdown.clone()
     }
 
+    /// Cancelled when no call is under way any more: clients that are still connected,
+    /// with a stream or half a request open, would otherwise keep the gateway.
+    pub fn farewell_signal(&self) -> CancellationToken {
+        self.0.farewell.clone()
+    }
+
     /// Serves Streamable HTTP on `listener` until the shutdown.
     pub fn serve_http(&self, listener: TcpListener) {
         let mut current = self.0.current();
@@ -190,7 +196,7 @@ impl Gateway {
         let front = Front::new(settings, self.gate(), readiness, &self.0.tasks);
         let address = listener.local_addr().map(|address| address.to_string()).unwrap_or_default();
         current.fronts.push((address, Arc::downgrade(&front)));
-        self.0.tasks.spawn(front.serve(listener, self.0.shutdown.clone()));
+        self.0.tasks.spawn(front.serve(listener, self.0.shutdown.clone(), self.0.farewell.clone()));
     }
 
     /// Runs a task until the shutdown.
@@ -203,15 +209,10 @@ impl Gateway {
 
     /// Runs a task until the shutdown is done: it can still say that one is under way.
     pub fn spawn_to_the_end(&self, task: impl Future<Output = ()> + Send + 'static) {
-        let finished = self.0.finished.clone();
+        let farewell = self.0.farewell.clone();
         self.0.tasks.spawn(async move {
-            let _ = finished.run_until_cancelled(task).await;
+            let _ = farewell.run_until_cancelled(task).await;
         });
-    }
-
-    /// Cancelled when all servers have been stopped.
-    pub fn finished_signal(&self) -> CancellationToken {
-        self.0.finished.clone()
     }
 
     pub fn status(&self) -> Status {
@@ -302,7 +303,7 @@ impl Gateway {
         self.0.shutdown.cancel();
         let _ = timeout(drain, join_all(upstreams.iter().map(Upstream::idle))).await;
         join_all(upstreams.iter().map(Upstream::stop)).await;
-        self.0.finished.cancel();
+        self.0.farewell.cancel();
         self.event(EventType::ServiceStop, serde_json::json!({ "pid": std::process::id() }));
         self.0.tasks.close();
         let mut unfinished = Vec::new();

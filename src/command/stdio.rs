@@ -72,7 +72,11 @@ async fn relay(stream: tokio::io::BufReader<tokio::net::UnixStream>) -> anyhow::
         carried
     });
     let mut out = stdout();
-    copy(&mut read, &mut out).await.context("the gateway's answers could not be passed on")?;
+    match copy(&mut read, &mut out).await {
+        // A gateway that is killed with something unread.
+        Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => {}
+        carried => drop(carried.context("the gateway's answers could not be passed on")?),
+    }
     out.flush().await.context("the client does not read")?;
     if !upwards.is_finished() {
         bail!("the gateway has ended; start the client's connection again once it is back");
@@ -91,11 +95,16 @@ async fn own(server: Option<String>, config: Config) -> anyhow::Result<i32> {
         },
     };
     let streams = (stdin(), stdout());
-    let client = downstream::stdio::serve(streams, gateway.gate(), scope, gateway.limits(), drain, gateway.tasks());
-    tokio::select! {
-        () = client => {}
-        stopped = super::told_to_stop() => stopped?,
-    }
-    let unfinished = gateway.shutdown().await;
+    let (gate, limits, farewell) = (gateway.gate(), gateway.limits(), gateway.farewell_signal());
+    let client = downstream::stdio::serve(streams, gate, scope, limits, drain, farewell, gateway.tasks());
+    let mut client = std::pin::pin!(client);
+    let unfinished = tokio::select! {
+        () = client.as_mut() => gateway.shutdown().await,
+        stopped = super::told_to_stop() => {
+            stopped?;
+            // Its calls get their answers before it is parted from.
+            tokio::join!(gateway.shutdown(), client).0
+        }
+    };
     Ok(i32::from(!unfinished.is_empty()))
 }

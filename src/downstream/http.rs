@@ -52,6 +52,8 @@ const MCP_PROTOCOL_VERSION: HeaderName = HeaderName::from_static("mcp-protocol-v
 const CONNECTIONS_MAX: usize = 4096;
 /// The head of a request must have arrived by then.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+/// Answers that were given as the gateway ended have so long to reach their clients.
+const LAST_WORDS_TIMEOUT: Duration = Duration::from_millis(500);
 const SWEEP_INTERVAL: Duration = Duration::from_secs(60);
 
 pub struct Settings {
@@ -97,8 +99,13 @@ impl Front {
     }
 
     /// Accepts connections until `shutdown`; those that are open then end after the
-    /// request that they are at.
-    pub async fn serve(self: Arc<Self>, listener: TcpListener, shutdown: CancellationToken) {
+    /// request that they are at, and all of them soon after `farewell`.
+    pub async fn serve(
+        self: Arc<Self>,
+        listener: TcpListener,
+        shutdown: CancellationToken,
+        farewell: CancellationToken,
+    ) {
         let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
         let mut sweep = interval(SWEEP_INTERVAL);
         loop {
@@ -123,9 +130,12 @@ impl Front {
                 continue;
             };
             let front = self.clone();
-            let shutdown = shutdown.clone();
+            let (shutdown, farewell) = (shutdown.clone(), farewell.clone());
             self.tasks.spawn(async move {
-                front.connection(stream, peer, shutdown).await;
+                tokio::select! {
+                    () = front.connection(stream, peer, shutdown) => {}
+                    () = async { farewell.cancelled().await; sleep(LAST_WORDS_TIMEOUT).await } => {}
+                }
                 drop(place);
             });
         }

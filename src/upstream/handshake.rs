@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use futures_util::FutureExt as _;
 use serde::Serialize;
 use tokio::time::timeout;
 
@@ -131,6 +132,11 @@ async fn initialize(link: &dyn Link) -> Result<Payload, StartError> {
             return Err(StartError::Transient(format!("it refused to initialize: {}", message(&error))));
         }
         Ok(Err(LinkError::Auth(reason))) => return Err(StartError::Permanent(reason)),
+        // It was gone before it could be greeted: it may still have said why.
+        Ok(Err(error @ LinkError::NotSent(_))) => {
+            let gone = link.gone().now_or_never().map(LinkError::Lost);
+            return Err(StartError::Transient(describe(&gone.unwrap_or(error))));
+        }
         Ok(Err(error)) => return Err(StartError::Transient(describe(&error))),
         Err(_) => {
             let waited = crate::text::duration(TIMEOUT);

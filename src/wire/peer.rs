@@ -19,9 +19,9 @@ use tokio::{
 };
 use tokio_util::task::TaskTracker;
 
-pub use super::pending::Guilty;
+pub use super::{envelope::Malformed, pending::Guilty};
 use super::{
-    envelope::{Envelope, Malformed, Parts},
+    envelope::{Envelope, Parts},
     lines::{LineError, LineReader},
     pending::Pending,
 };
@@ -50,8 +50,8 @@ pub struct Limits {
 /// What the other side says on its own. Called in wire order; must not block.
 pub trait Listener: Send + Sync + 'static {
     fn on(&self, peer: &Peer, message: Message);
-    /// A line that was no message; it has been counted.
-    fn malformed(&self, _peer: &Peer, _malformed: &Malformed) {}
+    /// A line that is no message. Servers that log to stdout are left in peace.
+    fn on_stray(&self, _: &Peer, _: Malformed) {}
 }
 
 /// A handle; clones speak to the same peer.
@@ -269,11 +269,14 @@ impl Peer {
                 }
             }
             Err((malformed, line)) => {
-                let guilty = malformed.id.as_ref().and_then(|id| id.as_str().parse().ok());
+                let read = malformed.id.as_ref().and_then(|id| id.as_str().parse().ok());
+                // The beginning of an answer, broken off or mixed with another line. A log
+                // line that quotes a message does not begin with the brace.
+                let guilty = read.or_else(|| line.starts_with(b"{").then(|| guess_id(&line)).flatten());
                 if let Some(id) = guilty.filter(|id| self.0.pending.contains(*id)) {
                     return Err((format!("its answer was {malformed}"), Guilty::One(id)));
                 }
-                listener.malformed(self, &malformed);
+                listener.on_stray(self, malformed);
                 return self.count_stray(&line);
             }
         }
@@ -385,7 +388,7 @@ fn parse_forgivingly(line: Bytes) -> Result<Envelope, (Malformed, Bytes)> {
     }
 }
 
-/// The id at the start of a line that was too long to read.
+/// The id at the start of a line that cannot be read, or was too long to be.
 fn guess_id(start: &[u8]) -> Option<u64> {
     let at = memchr::memmem::find(start, b"\"id\":")? + 5;
     let digits: Vec<u8> =

@@ -5,6 +5,7 @@ use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Output, Stdio},
+    sync::Arc,
     thread,
     time::Duration,
 };
@@ -29,22 +30,36 @@ const CONFIG: &str = "servers.toml";
 
 /// How a gateway is started.
 pub struct Launch {
-    folder: Scratch,
+    folder: Arc<Scratch>,
     variables: Vec<(String, String)>,
     arguments: Vec<String>,
+    /// Without any argument of the harness's own.
+    bare: bool,
+    config: PathBuf,
 }
 
 impl Launch {
     pub fn new(servers_toml: &str) -> Launch {
-        let folder = Scratch::new();
-        folder.write(CONFIG, servers_toml);
-        Launch { folder, variables: Vec::new(), arguments: Vec::new() }
+        Launch::with_folder(Scratch::new(), servers_toml)
     }
 
     /// The folder exists before the gateway does; configs may name it.
-    pub fn with_folder(folder: Scratch, servers_toml: &str) -> Launch {
-        folder.write(CONFIG, servers_toml);
-        Launch { folder, variables: Vec::new(), arguments: Vec::new() }
+    pub fn with_folder(folder: impl Into<Arc<Scratch>>, servers_toml: &str) -> Launch {
+        let folder = folder.into();
+        let config = folder.write(CONFIG, servers_toml);
+        Launch { folder, variables: Vec::new(), arguments: Vec::new(), bare: false, config }
+    }
+
+    /// `seawall` and nothing else: servers.toml must say `listen = "127.0.0.1:0"`.
+    pub fn bare(mut self) -> Launch {
+        self.bare = true;
+        self
+    }
+
+    /// A servers.toml elsewhere.
+    pub fn config_at(mut self, path: &Path) -> Launch {
+        self.config = path.to_owned();
+        self
     }
 
     pub fn env(mut self, name: &str, value: &str) -> Launch {
@@ -59,7 +74,9 @@ impl Launch {
 
     pub async fn start(self) -> Gateway {
         let mut command = Command::new(env!("CARGO_BIN_EXE_seawall"));
-        command.arg("serve").arg("--config").arg(self.folder.file(CONFIG)).args(["--listen", "127.0.0.1:0"]);
+        if !self.bare {
+            command.arg("serve").arg("--config").arg(&self.config).args(["--listen", "127.0.0.1:0"]);
+        }
         command.args(&self.arguments).envs(self.variables.iter().map(|(name, value)| (name, value)));
         command.current_dir(self.folder.path());
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -67,7 +84,8 @@ impl Launch {
         let log = Log::default();
         log.follow(child.stdout.take().expect("stdout is piped"));
         log.follow(child.stderr.take().expect("stderr is piped"));
-        let mut gateway = Gateway { folder: self.folder, child, log, address: ([127, 0, 0, 1], 0).into() };
+        let mut gateway =
+            Gateway { folder: self.folder, config: self.config, child, log, address: ([127, 0, 0, 1], 0).into() };
         gateway.learn_address().await;
         gateway
     }
@@ -75,7 +93,8 @@ impl Launch {
 
 /// A running gateway.
 pub struct Gateway {
-    pub folder: Scratch,
+    pub folder: Arc<Scratch>,
+    config: PathBuf,
     child: Child,
     pub log: Log,
     pub address: SocketAddr,
@@ -157,7 +176,7 @@ impl Gateway {
     }
 
     pub fn config(&self) -> PathBuf {
-        self.folder.file(CONFIG)
+        self.config.clone()
     }
 
     /// What `status --json` says of one server.

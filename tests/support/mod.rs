@@ -20,7 +20,9 @@ pub mod http;
 pub mod mcp;
 pub mod process;
 pub mod scratch;
+pub mod stdio;
 pub mod tools;
+pub mod tree;
 pub mod wait;
 
 pub use exchange::Exchange;
@@ -28,4 +30,5 @@ pub use fixture::{Journal, fixture, fixture_server};
 pub use gateway::{Gateway, Launch};
 pub use http::{Connection, Event, Events, Response};
 pub use mcp::{Client, Hello, failure_of, text_of};
+pub use stdio::StdioClient;
 pub use wait::{poll, wait_until};
