@@ -23,7 +23,7 @@ use crate::{
     downstream::http::{self, Front, guard::Guard},
     layer::Keeper,
     link::Connector,
-    process,
+    process::{self, ledger::Ledger},
     route::{self, OfferCache, Router},
     session::Gate,
     store::{Event, EventType, Store},
@@ -64,6 +64,8 @@ struct Inner {
     store: Store,
     cache: OfferCache,
     in_process: InProcess,
+    /// Of the servers' processes; `None` where nothing is kept on disk.
+    ledger: Option<Ledger>,
     current: Mutex<Current>,
     tasks: TaskTracker,
     /// Stops listeners and background tasks.
@@ -107,6 +109,10 @@ impl Builder {
     pub fn start(self) -> Gateway {
         let Builder { config, in_process } = self;
         let tasks = TaskTracker::new();
+        let ledger = config.as_ref().map(|config| Ledger::in_folder(&config.gateway.state));
+        if let Some(ended @ 1..) = ledger.as_ref().map(Ledger::sweep) {
+            tracing::warn!("ended {ended} processes of servers that a killed seawall had left behind");
+        }
         let (store, cache) = match &config {
             Some(Config { gateway, .. }) => (
                 Store::open(crate::store::Settings::at(&gateway.database)),
@@ -124,6 +130,7 @@ impl Builder {
             in_process: introspect::builtins(inner, &config, &store).into_iter().chain(in_process).collect(),
             store,
             cache,
+            ledger,
             current: Mutex::new(Current {
                 config: config.clone(),
                 served: Vec::new(),
@@ -313,7 +320,8 @@ impl Inner {
     fn start(&self, entry: Arc<config::Server>, max_message_bytes: usize) -> Served {
         let fingerprint = connect::fingerprint(&entry);
         let known = self.cache.load(&entry.name, &fingerprint);
-        let connector = connect::connector(&entry, &self.in_process, max_message_bytes, &self.tasks);
+        let connector =
+            connect::connector(&entry, &self.in_process, max_message_bytes, self.ledger.as_ref(), &self.tasks);
         let audience = Arc::new(self.router.clone());
         let store = self.store.clone();
         let upstream = Upstream::start(entry.name.clone(), fingerprint, connector, audience, known, store, &self.tasks);

@@ -10,6 +10,7 @@ pub mod downstream;
 pub mod layer;
 pub mod process;
 pub mod route;
+pub mod sandbox;
 pub mod stack;
 pub mod store;
 pub mod upstream;

@@ -8,7 +8,8 @@ use crate::{
     call::BoxFuture,
     config::{self, Kind},
     link::{Connector, Inbox, Link, StartError},
-    process::Command,
+    process::{Command, ledger::Ledger},
+    sandbox::Plan,
     upstream::{
         stdio::StdioConnector,
         url::{UrlConnector, UrlSettings},
@@ -26,6 +27,7 @@ pub(super) fn connector(
     entry: &config::Server,
     in_process: &InProcess,
     max_message_bytes: usize,
+    ledger: Option<&Ledger>,
     tasks: &TaskTracker,
 ) -> Arc<dyn Connector> {
     if let Some(problem) = &entry.problem {
@@ -33,7 +35,7 @@ pub(super) fn connector(
     }
     match &entry.kind {
         Kind::Command { argv, .. } => Arc::new(StdioConnector {
-            command: command(entry, argv),
+            command: command(entry, argv, ledger),
             limits: Limits { max_line_bytes: max_message_bytes, write_timeout: WRITE_TIMEOUT },
             tasks: tasks.clone(),
         }),
@@ -61,11 +63,11 @@ pub(super) fn fingerprint(entry: &config::Server) -> String {
     crate::text::digest(&format!("{reached_by:?}"))
 }
 
-fn command(entry: &config::Server, argv: &[String]) -> Command {
+fn command(entry: &config::Server, argv: &[String], ledger: Option<&Ledger>) -> Command {
     let (program, args) =
         argv.split_first().map(|(program, args)| (program.clone(), args.to_vec())).unwrap_or_default();
     let env = entry.env.iter().map(|(name, value)| (name.clone(), value.expose().to_owned())).collect();
-    Command { program, args, env, cwd: entry.cwd.clone() }
+    Command { program, args, env, cwd: entry.cwd.clone(), plan: Plan::off(), ledger: ledger.cloned() }
 }
 
 /// A server that servers.toml asks for but that cannot be: parked with the reason.

@@ -37,7 +37,7 @@ pub struct StdioConnector {
 impl Connector for StdioConnector {
     fn connect(&self, number: u64, inbox: Arc<dyn Inbox>) -> BoxFuture<'_, Result<Arc<dyn Link>, StartError>> {
         Box::pin(async move {
-            let (child, pipes) = self.command.spawn(&self.tasks).map_err(|error| {
+            let (child, pipes) = self.command.spawn(&self.tasks).await.map_err(|error| {
                 if error.is_permanent() {
                     StartError::Permanent(error.to_string())
                 } else {
@@ -128,7 +128,7 @@ impl Link for StdioLink {
         let stray = self.peer.stray();
         Vitals {
             pid: Some(self.child.pid()),
-            memory_bytes: process::memory::of_tree(self.child.pid()),
+            memory_bytes: self.child.memory_bytes(),
             stray_lines: stray.lines,
             last_stray_line: stray.last,
             stderr_tail: self.tail.text(),

@@ -32,19 +32,21 @@ pub struct Launch {
     folder: Scratch,
     variables: Vec<(String, String)>,
     arguments: Vec<String>,
+    /// A program that becomes the gateway, with its arguments.
+    wrapper: Vec<String>,
 }
 
 impl Launch {
     pub fn new(servers_toml: &str) -> Launch {
         let folder = Scratch::new();
         folder.write(CONFIG, servers_toml);
-        Launch { folder, variables: Vec::new(), arguments: Vec::new() }
+        Launch { folder, variables: Vec::new(), arguments: Vec::new(), wrapper: Vec::new() }
     }
 
     /// The folder exists before the gateway does; configs may name it.
     pub fn with_folder(folder: Scratch, servers_toml: &str) -> Launch {
         folder.write(CONFIG, servers_toml);
-        Launch { folder, variables: Vec::new(), arguments: Vec::new() }
+        Launch { folder, variables: Vec::new(), arguments: Vec::new(), wrapper: Vec::new() }
     }
 
     pub fn env(mut self, name: &str, value: &str) -> Launch {
@@ -57,8 +59,16 @@ impl Launch {
         self
     }
 
+    /// Starts it through a program that becomes it: the gateway's own command line follows.
+    pub fn through(mut self, wrapper: &[&str]) -> Launch {
+        self.wrapper = wrapper.iter().map(|word| (*word).to_owned()).collect();
+        self
+    }
+
     pub async fn start(self) -> Gateway {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_seawall"));
+        let words: Vec<String> = self.wrapper.into_iter().chain([env!("CARGO_BIN_EXE_seawall").to_owned()]).collect();
+        let mut command = Command::new(&words[0]);
+        command.args(&words[1..]);
         command.arg("serve").arg("--config").arg(self.folder.file(CONFIG)).args(["--listen", "127.0.0.1:0"]);
         command.args(&self.arguments).envs(self.variables.iter().map(|(name, value)| (name, value)));
         command.current_dir(self.folder.path());

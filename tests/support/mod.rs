@@ -11,6 +11,7 @@
 // Each test file compiles the whole harness and uses a part of it.
 #![allow(dead_code, unused_imports, unreachable_pub)]
 
+pub mod census;
 pub mod database;
 pub mod exchange;
 pub mod fixture;
