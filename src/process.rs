@@ -17,7 +17,7 @@ use tokio::{
 };
 use tokio_util::task::TaskTracker;
 
-use crate::sandbox::{Plan, Report};
+use crate::sandbox::{Around, Policy, Profile, Report};
 
 mod exit;
 mod launch;
@@ -41,6 +41,9 @@ const KILL_WAIT: Duration = Duration::from_secs(3);
 const INHERITED: [&str; 12] =
     ["PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TERM", "TMPDIR", "SYSTEMROOT"];
 
+/// Of these, what says something about the user: not for a server that is confined.
+const OF_THE_USER: [&str; 5] = ["HOME", "USER", "LOGNAME", "SHELL", "TMPDIR"];
+
 /// What to run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Command {
@@ -49,8 +52,12 @@ pub struct Command {
     pub args: Vec<String>,
     pub env: Vec<(String, String)>,
     pub cwd: PathBuf,
+    /// What it is called in messages.
+    pub name: String,
     /// What it may touch.
-    pub plan: Plan,
+    pub sandbox: Policy,
+    /// Seawall's own files and folders, which nothing that is confined may see.
+    pub protected: Vec<PathBuf>,
     /// Where it is noted down, for a seawall that finds it without its gateway.
     pub ledger: Option<Ledger>,
 }
@@ -102,16 +109,34 @@ impl Command {
             return Err(SpawnError::NoSuchDirectory(self.cwd.clone()));
         }
         let mut env = self.environment();
-        let path = env.iter().rfind(|(name, _)| name == "PATH").map(|(_, value)| value.clone());
-        let program = resolve(&self.program, &self.cwd, path.unwrap_or_default())?;
+        let path = env.iter().rfind(|(name, _)| name == "PATH").map(|(_, value)| value.clone()).unwrap_or_default();
+        let program = resolve(&self.program, &self.cwd, path.clone())?;
         let mark = ledger::mark();
         env.push((ledger::MARK_VARIABLE.to_owned(), mark.clone()));
-        let order = Order { program, args: self.args.clone(), env, cwd: self.cwd.clone(), plan: self.plan.clone() };
+        let home = std::env::home_dir();
+        let around = Around {
+            server: &self.name,
+            program: &program,
+            args: &self.args,
+            cwd: &self.cwd,
+            path: &path,
+            home: home.as_deref(),
+            protected: &self.protected,
+            is_root: rustix::process::geteuid().is_root(),
+        };
+        let mut plan = self.sandbox.plan(&around).map_err(|refusal| SpawnError::Refused(refusal.to_string()))?;
+        if !plan.is_off() {
+            plan.private = ledger::private_folder(&mark);
+        }
+        let order = Order { program, args: self.args.clone(), env, cwd: self.cwd.clone(), plan };
         launch::launch(&order, &mark, self.ledger.as_ref(), tasks).await
     }
 
     fn environment(&self) -> Vec<(String, String)> {
-        let inherited = INHERITED.iter().filter_map(|name| Some(((*name).to_owned(), std::env::var(name).ok()?)));
+        let is_off = self.sandbox.profile == Profile::Off;
+        let inherited = INHERITED.iter().filter(|name| is_off || !OF_THE_USER.contains(name)).copied();
+        let names = inherited.chain(self.sandbox.env.iter().map(String::as_str));
+        let inherited = names.filter_map(|name| Some((name.to_owned(), std::env::var(name).ok()?)));
         inherited.chain(self.env.iter().cloned()).collect()
     }
 }

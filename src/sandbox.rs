@@ -4,11 +4,18 @@
 //!
 //! Knows neither MCP nor a runtime: all of it runs in a process that has just begun.
 
+mod base;
+pub mod egress;
 #[cfg(target_os = "linux")]
+#[expect(unsafe_code, reason = "some system calls have no safe form")]
 pub(crate) mod linux;
 mod plan;
+mod policy;
+mod resolve;
 
-pub use plan::{Plan, Profile, Report, Tier};
+pub use plan::{Bounds, Identity, Plan, Report, Tier};
+pub use policy::{Destination, Launcher, Limits, Network, Policy, Profile, WantedTier};
+pub use resolve::Around;
 
 /// A part of the protection cannot be had, so that the server is not started: which
 /// one, and what to do or to write.

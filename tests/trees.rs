@@ -8,7 +8,7 @@ use serde_json::json;
 
 mod support;
 
-use support::{Gateway, Launch, census::Census, fixture, text_of, wait_until};
+use support::{Gateway, Launch, census::Census, fixture, machine::Machine, text_of, wait_until};
 
 const SOON: Duration = Duration::from_secs(10);
 
@@ -17,18 +17,15 @@ fn kill(pid: u64, signal: Signal) {
     kill_process(pid, signal).expect("it can be signalled");
 }
 
-/// A machine on which no namespace can be made.
-const WITHOUT_NAMESPACES: [&str; 6] = [
-    "unshare",
-    "--user",
-    "--map-root-user",
-    "/bin/sh",
-    "-c",
-    "echo 0 >/proc/sys/user/max_pid_namespaces; echo 0 >/proc/sys/user/max_user_namespaces; exec \"$0\" \"$@\"",
-];
-
 async fn with_daemons(census: &Census, flags: &[&str]) -> Gateway {
     with_daemons_through(&[], census, flags).await
+}
+
+async fn without_namespaces(census: &Census, flags: &[&str]) -> Gateway {
+    let machine = Machine { is_root: rustix::process::geteuid().is_root(), has_namespaces: false };
+    let wrapper = machine.wrapper();
+    let words: Vec<&str> = wrapper.iter().map(String::as_str).collect();
+    with_daemons_through(&words, census, flags).await
 }
 
 /// A server that has daemons: new sessions, forked twice, their parents gone.
@@ -130,11 +127,11 @@ async fn what_outlives_gateway_and_launcher_is_swept_at_the_next_start() {
 #[tokio::test]
 async fn daemons_end_without_namespaces_too() {
     let census = Census::new();
-    let mut gateway = with_daemons_through(&WITHOUT_NAMESPACES, &census, &["--ignore-sigterm", "--ignore-eof"]).await;
+    let mut gateway = without_namespaces(&census, &["--ignore-sigterm", "--ignore-eof"]).await;
     assert!(gateway.stop().success());
     assert_eq!(census.left(), Vec::<String>::new());
 
-    let mut gateway = with_daemons_through(&WITHOUT_NAMESPACES, &census, &["--ignore-sigterm", "--ignore-eof"]).await;
+    let mut gateway = without_namespaces(&census, &["--ignore-sigterm", "--ignore-eof"]).await;
     gateway.kill();
     census.is_over(SOON).await;
 }
@@ -143,7 +140,7 @@ async fn daemons_end_without_namespaces_too() {
 #[tokio::test]
 async fn daemons_that_got_away_are_swept_by_their_mark() {
     let census = Census::new();
-    let mut gateway = with_daemons_through(&WITHOUT_NAMESPACES, &census, &["--ignore-eof"]).await;
+    let mut gateway = without_namespaces(&census, &["--ignore-eof"]).await;
     let launcher = support::census::parent(gateway.server("fix")["pid"].as_u64().unwrap());
     kill(launcher, Signal::STOP);
     gateway.kill();

@@ -59,6 +59,11 @@ pub(super) fn mark() -> String {
     format!("{:032x}", rand::random::<u128>())
 }
 
+/// Home and temporary files of a tree that cannot have a file system of its own.
+pub(super) fn private_folder(mark: &str) -> PathBuf {
+    std::env::temp_dir().join(format!("seawall-{mark}"))
+}
+
 impl Ledger {
     pub fn in_folder(state: &Path) -> Self {
         Ledger(state.join("processes"))
@@ -106,6 +111,7 @@ impl Ledger {
             if is_of_this_boot {
                 ended += note.end_all();
             }
+            let _ = std::fs::remove_dir_all(private_folder(&note.mark));
             let _ = std::fs::remove_file(&path);
         }
         ended

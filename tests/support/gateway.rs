@@ -49,6 +49,11 @@ impl Launch {
         Launch { folder, variables: Vec::new(), arguments: Vec::new(), wrapper: Vec::new() }
     }
 
+    /// In a folder that its owner keeps.
+    pub fn beside(folder: &Scratch, servers_toml: &str) -> Launch {
+        Launch::with_folder(folder.again(), servers_toml)
+    }
+
     pub fn env(mut self, name: &str, value: &str) -> Launch {
         self.variables.push((name.to_owned(), value.to_owned()));
         self

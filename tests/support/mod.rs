@@ -17,6 +17,7 @@ pub mod exchange;
 pub mod fixture;
 pub mod gateway;
 pub mod http;
+pub mod machine;
 pub mod mcp;
 pub mod process;
 pub mod scratch;
@@ -24,7 +25,7 @@ pub mod tools;
 pub mod wait;
 
 pub use exchange::Exchange;
-pub use fixture::{Journal, fixture, fixture_server};
+pub use fixture::{Journal, confined, fixture, fixture_server, hostile};
 pub use gateway::{Gateway, Launch};
 pub use http::{Connection, Event, Events, Response};
 pub use mcp::{Client, Hello, failure_of, text_of};

@@ -6,6 +6,7 @@ use std::{
         fd::{AsFd as _, OwnedFd},
         unix::{net::UnixStream, process::ExitStatusExt as _},
     },
+    path::PathBuf,
     process::ExitStatus,
     time::{Duration, Instant},
 };
@@ -67,21 +68,21 @@ pub(super) fn run(order: Order, control: &UnixStream) -> LaunchError {
         std::process::exit(1);
     }
     drop(started.listeners);
-    let memory_max = order.plan.memory_bytes();
-    drop(order);
-    Supervisor { child: started.child, outcome: started.outcome, memory_max, kill_at: None }.run(control, &signals)
+    let memory_max = order.plan.limits.memory_bytes;
+    let private = order.plan.private;
+    Supervisor { child: started.child, outcome: started.outcome, memory_max, private, kill_at: None }
+        .run(control, &signals)
 }
 
 fn start(order: &Order) -> Result<Started, LaunchError> {
-    let namespaces = sandbox::namespaces(&order.plan);
-    if namespaces.is_empty() {
-        return start_here(order, Vec::new());
-    }
-    match start_inside(order, namespaces) {
+    match start_inside(order, sandbox::namespaces(&order.plan)) {
         Ok(started) => Ok(started),
         Err(Inside::Program(error)) => Err(error),
         Err(Inside::Namespaces(error)) => match sandbox::without_namespaces(&order.plan, &error.to_string()) {
-            Ok(missing) => start_here(order, missing),
+            Ok(missing) => {
+                sandbox::make_private(&order.plan)?;
+                start_here(order, missing)
+            }
             Err(refusal) => Err(refusal.into()),
         },
     }
@@ -182,6 +183,8 @@ struct Supervisor {
     child: Pid,
     outcome: Option<OwnedFd>,
     memory_max: Option<u64>,
+    /// Gone with the tree.
+    private: PathBuf,
     kill_at: Option<Instant>,
 }
 
@@ -257,6 +260,9 @@ impl Supervisor {
             rustix::process::waitpid(Some(self.child), WaitOptions::empty()).ok().flatten().map(|(_, status)| status)
         });
         tree::end_all();
+        if !self.private.as_os_str().is_empty() {
+            let _ = std::fs::remove_dir_all(&self.private);
+        }
         let told = self.outcome.as_ref().and_then(|outcome| {
             let mut raw = [0; 4];
             matches!(rustix::io::read(outcome.as_fd(), &mut raw), Ok(4)).then(|| i32::from_ne_bytes(raw))

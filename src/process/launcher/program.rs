@@ -64,9 +64,15 @@ fn prepare(order: &Order, tier: Tier) -> Result<Command, LaunchError> {
     let parent = rustix::process::getppid();
     let _ = rustix::process::setsid();
     let mut command = Command::new(&order.program);
-    command.args(&order.args).env_clear().envs(order.env.iter().map(|(name, value)| (name, value)));
-    std::env::set_current_dir(&order.cwd)
-        .map_err(|error| LaunchError::other(&format!("the working directory {}", order.cwd.display()), error))?;
+    command.args(&order.args).env_clear();
+    let variables = sandbox::variables(&order.plan, tier);
+    // What servers.toml sets itself comes last.
+    command.envs(variables.iter().map(|(name, value)| (name, value)));
+    command.envs(order.env.iter().map(|(name, value)| (name, value)));
+    let home = variables.iter().find(|(name, _)| name == "HOME").map(|(_, home)| home.clone());
+    let cwd = home.filter(|_| !order.plan.keeps_cwd).unwrap_or_else(|| order.cwd.clone());
+    std::env::set_current_dir(&cwd)
+        .map_err(|error| LaunchError::other(&format!("the working directory {}", cwd.display()), error))?;
     sandbox::confine(&order.plan, tier).map_err(LaunchError::from)?;
     // After the change of the user, which clears it.
     let _ = rustix::process::set_parent_process_death_signal(Some(Signal::KILL));
