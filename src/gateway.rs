@@ -23,7 +23,7 @@ use crate::{
     downstream::http::{self, Front, guard::Guard},
     layer::Keeper,
     link::Connector,
-    process,
+    process::{self, ledger::Ledger},
     route::{self, OfferCache, Router},
     session::Gate,
     store::{Event, EventType, Store},
@@ -38,7 +38,7 @@ pub mod reload;
 mod served;
 pub mod status;
 
-use connect::InProcess;
+use connect::{InProcess, Own};
 use served::Served;
 pub use status::Status;
 
@@ -64,6 +64,7 @@ struct Inner {
     store: Store,
     cache: OfferCache,
     in_process: InProcess,
+    own: Own,
     current: Mutex<Current>,
     tasks: TaskTracker,
     /// Stops listeners and background tasks.
@@ -109,6 +110,10 @@ impl Builder {
     pub fn start(self) -> Gateway {
         let Builder { config, in_process } = self;
         let tasks = TaskTracker::new();
+        let own = config.as_ref().map(Own::of).unwrap_or_default();
+        if let Some(ended @ 1..) = own.ledger.as_ref().map(Ledger::sweep) {
+            tracing::warn!("ended {ended} processes of servers that a killed seawall had left behind");
+        }
         let (store, cache) = match &config {
             Some(Config { gateway, .. }) => (
                 Store::open(crate::store::Settings::at(&gateway.database)),
@@ -126,6 +131,7 @@ impl Builder {
             in_process: introspect::builtins(inner, &config, &store).into_iter().chain(in_process).collect(),
             store,
             cache,
+            own,
             current: Mutex::new(Current {
                 config: config.clone(),
                 served: Vec::new(),
@@ -331,7 +337,7 @@ impl Inner {
     fn start(&self, entry: Arc<config::Server>, max_message_bytes: usize) -> Served {
         let fingerprint = connect::fingerprint(&entry);
         let known = self.cache.load(&entry.name, &fingerprint);
-        let connector = connect::connector(&entry, &self.in_process, max_message_bytes, &self.tasks);
+        let connector = connect::connector(&entry, &self.in_process, max_message_bytes, &self.own, &self.tasks);
         let audience = Arc::new(self.router.clone());
         let store = self.store.clone();
         let upstream = Upstream::start(entry.name.clone(), fingerprint, connector, audience, known, store, &self.tasks);

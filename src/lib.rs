@@ -79,10 +79,12 @@ pub mod layer;
 
 pub mod upstream;
 
-// What an upstream may turn out to be, beside a URL.
+// What an upstream may turn out to be, beside a URL, and what confines its processes.
 pub mod builtin;
 
 pub mod process;
+
+pub mod sandbox;
 
 // Where failures and events are kept, beside the way.
 pub mod store;

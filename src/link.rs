@@ -6,6 +6,7 @@ use std::{sync::Arc, time::Duration};
 use crate::{
     call::{Answer, BoxFuture, Message, Method, Payload, Trail},
     era::Era,
+    sandbox::Report,
 };
 
 /// How to reach one server; asked for a new [`Link`] at each start.
@@ -93,6 +94,9 @@ pub enum StartError {
     /// Will not heal by itself: no such command, 401, a variable that is not set.
     #[error("{0}")]
     Permanent(String),
+    /// The sandbox that it is to run in cannot be had.
+    #[error("{0}")]
+    Refused(String),
     #[error("{0}")]
     Transient(String),
 }
@@ -107,6 +111,8 @@ pub struct Vitals {
     pub stray_lines: u64,
     pub last_stray_line: Option<String>,
     pub stderr_tail: Option<String>,
+    /// What really holds for its process; `None` where there is none.
+    pub sandbox: Option<Report>,
 }
 
 /// What a link hands up. Called in wire order and must not block.

@@ -8,9 +8,13 @@ use clap::Parser as _;
 use tracing_subscriber::EnvFilter;
 
 use cli::{Cli, Command, LogFormat};
-use seawall::command;
+use seawall::{command, process::launcher};
 
 fn main() -> ExitCode {
+    // Before anything else: this may be the process that becomes a server.
+    if let Some(code) = launcher::enter() {
+        return code;
+    }
     let mut cli = Cli::parse();
     let command = cli.command();
     log_to_stderr(cli.log, &command);

@@ -1,33 +1,48 @@
 //! Child processes: [`Command`] is data, [`Child`] a handle to a running tree.
 //! Knows nothing of MCP.
 //!
-//! A child is the leader of a process group of its own, so that it ends together
-//! with what it started. Its environment is built from nothing.
+//! Every child is started by the [`launcher`], which holds together what the child
+//! starts in turn, confines it as its plan says, and ends all of it when the child,
+//! the gateway or the launcher itself ends. Its environment is built from nothing.
 
 use std::{
-    ffi::OsString,
     path::{Path, PathBuf},
-    process::Stdio,
+    sync::Arc,
     time::Duration,
 };
 
-use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::{
     process::{ChildStderr, ChildStdin, ChildStdout},
-    sync::watch,
     time::timeout,
 };
 use tokio_util::task::TaskTracker;
 
+use crate::sandbox::{Around, Policy, Profile, Report};
+
 mod exit;
+mod launch;
+pub mod launcher;
+pub mod ledger;
 pub mod memory;
+#[expect(unsafe_code, reason = "fork, signals and inherited descriptors have no safe form")]
+mod sys;
 pub mod tail;
+mod talk;
 
 pub use exit::Exit;
+use ledger::Ledger;
+pub use talk::LaunchError;
+use talk::Order;
+
+/// A tree that was told to end at once has so long before its launcher is ended too.
+const KILL_WAIT: Duration = Duration::from_secs(3);
 
 /// What a child inherits of seawall's own environment; all else must be asked for.
 const INHERITED: [&str; 12] =
     ["PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TERM", "TMPDIR", "SYSTEMROOT"];
+
+/// Of these, what says something about the user: not for a server that is confined.
+const OF_THE_USER: [&str; 5] = ["HOME", "USER", "LOGNAME", "SHELL", "TMPDIR"];
 
 /// What to run.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,6 +52,14 @@ pub struct Command {
     pub args: Vec<String>,
     pub env: Vec<(String, String)>,
     pub cwd: PathBuf,
+    /// What it is called in messages.
+    pub name: String,
+    /// What it may touch.
+    pub sandbox: Policy,
+    /// Seawall's own files and folders, which nothing that is confined may see.
+    pub protected: Vec<PathBuf>,
+    /// Where it is noted down, for a seawall that finds it without its gateway.
+    pub ledger: Option<Ledger>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -49,6 +72,13 @@ pub enum SpawnError {
     NoSuchDirectory(PathBuf),
     #[error("{} cannot be run: permission denied", .0.display())]
     NotExecutable(PathBuf),
+    /// The sandbox that it shall have cannot be had.
+    #[error("the sandbox was refused: {0}")]
+    Refused(String),
+    #[error("{0}")]
+    NotStarted(LaunchError),
+    #[error("this program cannot start command servers: its main must begin with seawall::process::launcher::enter()")]
+    NoLauncher,
     #[error("starting {} failed: {source}", program.display())]
     Io { program: PathBuf, source: std::io::Error },
 }
@@ -56,7 +86,7 @@ pub enum SpawnError {
 impl SpawnError {
     /// Whether trying again could help without anybody changing anything.
     pub fn is_permanent(&self) -> bool {
-        !matches!(self, SpawnError::Io { .. })
+        !matches!(self, SpawnError::Io { .. } | SpawnError::NotStarted(LaunchError::Other(_)))
     }
 }
 
@@ -68,64 +98,51 @@ pub struct Pipes {
     pub stderr: ChildStderr,
 }
 
-/// A running process group. Dropping every handle does not end it; [`Child::stop`] does.
+/// A running tree. It ends with the last handle, at once; [`Child::stop`] is kinder.
 #[derive(Clone, Debug)]
-pub struct Child {
-    pid: u32,
-    exit: watch::Receiver<Option<Exit>>,
-}
+pub struct Child(Arc<launch::Launched>);
 
 impl Command {
-    pub fn spawn(&self, tasks: &TaskTracker) -> Result<(Child, Pipes), SpawnError> {
+    /// Starts the program through the launcher and waits until it runs.
+    pub async fn spawn(&self, tasks: &TaskTracker) -> Result<(Child, Pipes), SpawnError> {
         if !self.cwd.is_dir() {
             return Err(SpawnError::NoSuchDirectory(self.cwd.clone()));
         }
-        let env = self.environment();
-        let path = env.iter().rfind(|(name, _)| name == "PATH").map(|(_, value)| value.clone());
-        let program = resolve(&self.program, &self.cwd, path.unwrap_or_default())?;
-        let mut child = tokio::process::Command::new(&program)
-            .args(&self.args)
-            .env_clear()
-            .envs(env)
-            .current_dir(&self.cwd)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .process_group(0)
-            .kill_on_drop(true)
-            .spawn()
-            .map_err(|source| match source.kind() {
-                std::io::ErrorKind::PermissionDenied => SpawnError::NotExecutable(program.clone()),
-                // The file is there: what is missing is the interpreter in its first line.
-                std::io::ErrorKind::NotFound => SpawnError::NoSuchFile(program.clone()),
-                _ => SpawnError::Io { program: program.clone(), source },
-            })?;
-        let (Some(pid), Some(stdin), Some(stdout), Some(stderr)) =
-            (child.id(), child.stdin.take(), child.stdout.take(), child.stderr.take())
-        else {
-            let source = std::io::Error::other("the process has no id or no pipes");
-            return Err(SpawnError::Io { program, source });
+        let mut env = self.environment();
+        let path = env.iter().rfind(|(name, _)| name == "PATH").map(|(_, value)| value.clone()).unwrap_or_default();
+        let program = resolve(&self.program, &self.cwd, path.clone())?;
+        let mark = ledger::mark();
+        env.push((ledger::MARK_VARIABLE.to_owned(), mark.clone()));
+        let home = std::env::home_dir();
+        let around = Around {
+            server: &self.name,
+            program: &program,
+            args: &self.args,
+            cwd: &self.cwd,
+            path: &path,
+            home: home.as_deref(),
+            protected: &self.protected,
+            is_root: rustix::process::geteuid().is_root(),
         };
-        let (sender, exit) = watch::channel(None);
-        tasks.spawn(async move {
-            let exit = match child.wait().await {
-                Ok(status) => Exit::from(status),
-                Err(error) => Exit::Unknown(error.to_string()),
-            };
-            sender.send_replace(Some(exit));
-        });
-        Ok((Child { pid, exit }, Pipes { stdin, stdout, stderr }))
+        let mut plan = self.sandbox.plan(&around).map_err(|refusal| SpawnError::Refused(refusal.to_string()))?;
+        if !plan.is_off() {
+            plan.private = ledger::private_folder(&mark);
+        }
+        let order = Order { program, args: self.args.clone(), env, cwd: self.cwd.clone(), plan };
+        launch::launch(&order, &mark, self.ledger.as_ref(), tasks).await
     }
 
-    fn environment(&self) -> Vec<(OsString, OsString)> {
-        let inherited = INHERITED.iter().filter_map(|name| Some(((*name).into(), std::env::var_os(name)?)));
-        let given = self.env.iter().map(|(name, value)| (name.into(), value.into()));
-        inherited.chain(given).collect()
+    fn environment(&self) -> Vec<(String, String)> {
+        let is_off = self.sandbox.profile == Profile::Off;
+        let inherited = INHERITED.iter().filter(|name| is_off || !OF_THE_USER.contains(name)).copied();
+        let names = inherited.chain(self.sandbox.env.iter().map(String::as_str));
+        let inherited = names.filter_map(|name| Some((name.to_owned(), std::env::var(name).ok()?)));
+        inherited.chain(self.env.iter().cloned()).collect()
     }
 }
 
 /// Finds the file to run, as a shell would.
-fn resolve(program: &str, cwd: &Path, path: OsString) -> Result<PathBuf, SpawnError> {
+fn resolve(program: &str, cwd: &Path, path: String) -> Result<PathBuf, SpawnError> {
     if program.contains('/') {
         let file = cwd.join(program);
         return if file.exists() { Ok(file) } else { Err(SpawnError::NoSuchFile(file)) };
@@ -137,45 +154,52 @@ fn resolve(program: &str, cwd: &Path, path: OsString) -> Result<PathBuf, SpawnEr
 }
 
 impl Child {
+    /// Of the program itself, as everybody outside sees it.
     pub fn pid(&self) -> u32 {
-        self.pid
+        self.0.pid
     }
 
-    /// Resolves when the process itself has ended, whatever its children do.
+    /// What really holds for it.
+    pub fn report(&self) -> &Report {
+        &self.0.report
+    }
+
+    /// Resident, of the whole tree without what holds it together.
+    pub fn memory_bytes(&self) -> Option<u64> {
+        memory::of_children(self.0.launcher, self.0.pid)
+    }
+
+    /// Resolves when the program has ended, and with it everything that it started.
     pub async fn exited(&self) -> Exit {
-        let mut exit = self.exit.clone();
+        let mut exit = self.0.exit.clone();
         match exit.wait_for(Option::is_some).await {
             Ok(exit) => exit.clone().unwrap_or_else(|| Exit::Unknown("it has not ended".to_owned())),
             Err(_) => Exit::Unknown("its watcher was ended first".to_owned()),
         }
     }
 
-    /// Ends the whole group: its input is taken to be closed already, so it gets half
+    /// Ends the whole tree: its input is taken to be closed already, so it gets half
     /// of `grace` to end by itself, the other half after SIGTERM, then SIGKILL.
     pub async fn stop(&self, grace: Duration) -> Exit {
         if let Ok(exit) = timeout(grace / 2, self.exited()).await {
-            self.signal_group(Signal::KILL);
             return exit;
         }
-        self.signal_group(Signal::TERM);
-        let exit = timeout(grace / 2, self.exited()).await;
-        // Also after a polite end: what it started does not outlive it.
-        self.signal_group(Signal::KILL);
-        match exit {
+        self.0.ask_to_end();
+        if let Ok(exit) = timeout(grace / 2, self.exited()).await {
+            return exit;
+        }
+        self.kill();
+        match timeout(KILL_WAIT, self.exited()).await {
             Ok(exit) => exit,
-            Err(_) => self.exited().await,
+            Err(_) => {
+                self.0.kill_launcher();
+                self.exited().await
+            }
         }
     }
 
-    /// Ends what is left of the group at once.
+    /// Ends the tree at once.
     pub fn kill(&self) {
-        self.signal_group(Signal::KILL);
-    }
-
-    fn signal_group(&self, signal: Signal) {
-        if let Some(group) = i32::try_from(self.pid).ok().and_then(Pid::from_raw) {
-            // An error means that nobody is left, which is what was wanted.
-            let _ = kill_process_group(group, signal);
-        }
+        self.0.demand_end();
     }
 }

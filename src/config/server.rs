@@ -9,7 +9,7 @@ use std::{
 use super::{
     NAME_RULE, builtin, is_name, policy,
     reader::{Entry, Problems, Table},
-    sandbox::{self, Profile, Sandbox},
+    sandbox::{self, Sandbox},
     secret::Secret,
 };
 use crate::{
@@ -125,7 +125,7 @@ pub(super) fn read(name: &str, entry: &Entry<'_>, defaults: &Policy) -> Option<S
     let problems = Problems::default();
     let entry = entry.parking(&problems);
     let server = entry.table("not a table; write [servers.NAME] above its keys", |table| {
-        let kind = kind(table, name, &problems);
+        let kind = kind(table);
         let policy = policy::read(table, defaults);
         Some(Server {
             name: name.into(),
@@ -144,7 +144,7 @@ pub(super) fn read(name: &str, entry: &Entry<'_>, defaults: &Policy) -> Option<S
     Some(Server { problem: problems.into_sentence(), ..server })
 }
 
-fn kind(table: &mut Table<'_>, name: &str, problems: &Problems) -> Option<Kind> {
+fn kind(table: &mut Table<'_>) -> Option<Kind> {
     let command = table.take("command", Entry::command);
     let builtin = table.take("builtin", |entry| builtin(entry, entry.around().builtins.servers));
     let url = table.take("url", Entry::url);
@@ -163,25 +163,10 @@ fn kind(table: &mut Table<'_>, name: &str, problems: &Problems) -> Option<Kind> 
         table.forbid(&["headers"], "only a url server is sent headers; take it out");
     }
     Some(match key {
-        "command" => {
-            let written = sandbox.is_some();
-            let sandbox = sandbox.unwrap_or_default();
-            if sandbox.profile != Profile::Off {
-                problems.push(no_sandbox(name, written));
-            }
-            Kind::Command { argv: command?, sandbox }
-        }
+        "command" => Kind::Command { argv: command?, sandbox: sandbox.unwrap_or_default() },
         "builtin" => Kind::Builtin { name: builtin?, options: options.unwrap_or_default() },
         _ => Kind::Url { url: url?, headers: headers.unwrap_or_default() },
     })
-}
-
-/// A server that shall be confined and cannot be does not run.
-fn no_sandbox(name: &str, written: bool) -> String {
-    let how = if written { "replace its sandbox by" } else { "write" };
-    format!(
-        "this version cannot confine a server yet; to run it unconfined, {how} sandbox = \"off\" under [servers.{name}]"
-    )
 }
 
 pub(super) fn env(entry: &Entry<'_>) -> Option<BTreeMap<String, Secret>> {

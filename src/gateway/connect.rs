@@ -1,6 +1,6 @@
 //! From an entry in servers.toml to the connector that reaches the server.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{collections::HashMap, path::PathBuf, sync::Arc, time::Duration};
 
 use tokio_util::task::TaskTracker;
 
@@ -8,7 +8,8 @@ use crate::{
     call::BoxFuture,
     config::{self, Kind},
     link::{Connector, Inbox, Link, StartError},
-    process::Command,
+    process::{Command, ledger::Ledger},
+    sandbox::Policy,
     upstream::{
         stdio::StdioConnector,
         url::{UrlConnector, UrlSettings},
@@ -22,18 +23,41 @@ pub(super) const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 /// The in-process servers by name: builtin ones and those of an embedder.
 pub(super) type InProcess = HashMap<String, Arc<dyn Connector>>;
 
+/// What every process of the gateway's is to know of the gateway.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Own {
+    /// Of the servers' processes; `None` where nothing is kept on disk.
+    pub(super) ledger: Option<Ledger>,
+    /// What no server may see.
+    pub(super) protected: Vec<PathBuf>,
+}
+
+impl Own {
+    pub(super) fn of(config: &config::Config) -> Self {
+        let database = |suffix: &str| {
+            let mut path = config.gateway.database.clone().into_os_string();
+            path.push(suffix);
+            PathBuf::from(path)
+        };
+        let mut protected = vec![config.path.clone(), config.gateway.state.clone()];
+        protected.extend(["", "-wal", "-shm"].map(database));
+        Own { ledger: Some(Ledger::in_folder(&config.gateway.state)), protected }
+    }
+}
+
 pub(super) fn connector(
     entry: &config::Server,
     in_process: &InProcess,
     max_message_bytes: usize,
+    own: &Own,
     tasks: &TaskTracker,
 ) -> Arc<dyn Connector> {
     if let Some(problem) = &entry.problem {
         return Arc::new(Impossible(problem.clone()));
     }
     match &entry.kind {
-        Kind::Command { argv, .. } => Arc::new(StdioConnector {
-            command: command(entry, argv),
+        Kind::Command { argv, sandbox } => Arc::new(StdioConnector {
+            command: command(entry, argv, sandbox, own),
             limits: Limits { max_line_bytes: max_message_bytes, write_timeout: WRITE_TIMEOUT },
             tasks: tasks.clone(),
         }),
@@ -61,11 +85,20 @@ pub(super) fn fingerprint(entry: &config::Server) -> String {
     crate::text::digest(&format!("{reached_by:?}"))
 }
 
-fn command(entry: &config::Server, argv: &[String]) -> Command {
+fn command(entry: &config::Server, argv: &[String], sandbox: &Policy, own: &Own) -> Command {
     let (program, args) =
         argv.split_first().map(|(program, args)| (program.clone(), args.to_vec())).unwrap_or_default();
     let env = entry.env.iter().map(|(name, value)| (name.clone(), value.expose().to_owned())).collect();
-    Command { program, args, env, cwd: entry.cwd.clone() }
+    Command {
+        program,
+        args,
+        env,
+        cwd: entry.cwd.clone(),
+        name: entry.name.to_string(),
+        sandbox: sandbox.clone(),
+        protected: own.protected.clone(),
+        ledger: own.ledger.clone(),
+    }
 }
 
 /// A server that servers.toml asks for but that cannot be: parked with the reason.

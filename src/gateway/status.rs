@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use serde::Serialize;
 
 use super::served::Served;
-use crate::{config::Kind, store, upstream};
+use crate::{config::Kind, sandbox::Report, store, upstream};
 
 #[derive(Clone, Debug, Serialize)]
 pub struct Status {
@@ -38,16 +38,8 @@ pub struct ServerStatus {
     pub calls: u64,
     pub in_flight: u64,
     pub failures: u64,
-    pub sandbox: SandboxStatus,
-}
-
-/// What is really enforced.
-#[derive(Clone, Debug, Serialize)]
-pub struct SandboxStatus {
-    pub profile: &'static str,
-    pub tier: &'static str,
-    pub network: &'static str,
-    pub not_enforced: Vec<&'static str>,
+    /// What is really enforced.
+    pub sandbox: Report,
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -64,13 +56,15 @@ pub struct BreakerLine {
 pub(super) fn servers(served: &[Served]) -> BTreeMap<String, ServerStatus> {
     let line = |one: &Served| {
         let tally = one.tools.tally.snapshot();
+        let mut upstream = one.upstream.status();
+        let report = upstream.sandbox.take();
         let status = ServerStatus {
             kind: one.entry.kind.key(),
-            upstream: one.upstream.status(),
+            upstream,
             calls: tally.calls,
             in_flight: tally.in_flight,
             failures: tally.failures(),
-            sandbox: sandbox(&one.entry.kind),
+            sandbox: sandbox(&one.entry.kind, report),
         };
         (one.name().to_string(), status)
     };
@@ -95,18 +89,18 @@ pub(super) fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// Until servers are confined, a child has all rights of the user that runs seawall;
-/// the other kinds have no process of their own.
-fn sandbox(kind: &Kind) -> SandboxStatus {
-    match kind {
-        Kind::Command { .. } => SandboxStatus {
-            profile: "off",
-            tier: "none",
-            network: "open",
-            not_enforced: vec!["files", "network", "processes"],
-        },
-        Kind::Builtin { .. } | Kind::Url { .. } => {
-            SandboxStatus { profile: "off", tier: "none", network: "open", not_enforced: Vec::new() }
-        }
-    }
+/// What the launcher of a running server has said. Where none runs nothing is enforced,
+/// and the profile is the one that is asked for; other kinds have no process of their own.
+fn sandbox(kind: &Kind, report: Option<Report>) -> Report {
+    let (profile, network) = match kind {
+        Kind::Command { sandbox, .. } => (sandbox.profile.name(), sandbox.network.name()),
+        Kind::Builtin { .. } | Kind::Url { .. } => ("off", "open"),
+    };
+    report.unwrap_or_else(|| Report {
+        profile: profile.to_owned(),
+        tier: "none".to_owned(),
+        network: network.to_owned(),
+        tree_kill: "none".to_owned(),
+        ..Report::default()
+    })
 }

@@ -1,24 +1,17 @@
 //! Resident memory of a process and all that it started.
 
-/// More processes than this are not a server's tree but a bomb.
 #[cfg(target_os = "linux")]
-const TREE_MAX_PROCESSES: usize = 4096;
+use rustix::process::Pid;
+
+#[cfg(target_os = "linux")]
+use super::launcher::tree;
 
 /// The tree below and including `pid`; `None` if it is gone or cannot be read.
 #[cfg(target_os = "linux")]
 pub fn of_tree(pid: u32) -> Option<u64> {
-    let mut total = of_process(pid)?;
-    let mut seen = 1;
-    let mut next = children(pid);
-    while let Some(child) = next.pop() {
-        seen += 1;
-        if seen > TREE_MAX_PROCESSES {
-            break;
-        }
-        total += of_process(child).unwrap_or(0);
-        next.extend(children(child));
-    }
-    Some(total)
+    let own = of_process(pid)?;
+    let below = tree::descendants(pid_of(pid)?);
+    Some(own + below.iter().filter_map(|pid| of_process(pid.as_raw_nonzero().get().unsigned_abs())).sum::<u64>())
 }
 
 /// One process alone.
@@ -29,14 +22,28 @@ pub fn of_process(pid: u32) -> Option<u64> {
     Some(resident_pages * rustix::param::page_size() as u64)
 }
 
+/// Everything below the launcher `pid`, without the process that it may have put
+/// between itself and the program.
 #[cfg(target_os = "linux")]
-fn children(pid: u32) -> Vec<u32> {
-    let Ok(threads) = std::fs::read_dir(format!("/proc/{pid}/task")) else { return Vec::new() };
-    threads
-        .flatten()
-        .filter_map(|thread| std::fs::read_to_string(thread.path().join("children")).ok())
-        .flat_map(|line| line.split_ascii_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<u32>>())
-        .collect()
+pub(super) fn of_children(launcher: u32, program: u32) -> Option<u64> {
+    let root = pid_of(launcher)?;
+    let program = pid_of(program)?;
+    let direct = tree::children(root);
+    let between = |pid: &Pid| direct.contains(pid) && *pid != program && direct.len() == 1;
+    let all = tree::descendants(root);
+    let mut all = all.into_iter().filter(|pid| !between(pid)).peekable();
+    all.peek()?;
+    Some(all.filter_map(|pid| of_process(pid.as_raw_nonzero().get().unsigned_abs())).sum())
+}
+
+#[cfg(not(target_os = "linux"))]
+pub(super) fn of_children(_launcher: u32, program: u32) -> Option<u64> {
+    of_tree(program)
+}
+
+#[cfg(target_os = "linux")]
+fn pid_of(pid: u32) -> Option<Pid> {
+    Pid::from_raw(i32::try_from(pid).ok()?)
 }
 
 /// One process alone.

@@ -66,6 +66,10 @@ impl Reconnect {
             let end = match self.begin().await {
                 Ok(instance) => (self.attend(&instance).await, Some(instance)),
                 Err(StartError::Permanent(reason)) => (End::Parked(reason), None),
+                Err(StartError::Refused(reason)) => {
+                    self.shared.event(EventType::SandboxRefused, serde_json::json!({ "reason": reason }));
+                    (End::Parked(reason), None)
+                }
                 Err(StartError::Transient(reason)) => (End::Died(Gone::because(reason)), None),
             };
             self.shared.current.store(None);

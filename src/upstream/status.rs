@@ -6,6 +6,7 @@ use serde::Serialize;
 use tokio::time::Instant;
 
 use super::{Shared, State};
+use crate::sandbox::Report;
 
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Status {
@@ -25,6 +26,9 @@ pub struct Status {
     pub server: Option<String>,
     pub protocol: Option<String>,
     pub tools: Option<usize>,
+    /// What really holds for its process.
+    #[serde(skip)]
+    pub sandbox: Option<Report>,
 }
 
 impl Status {
@@ -62,6 +66,7 @@ impl Status {
                 status.uptime_ms = Some(millis(instance.ready_since.elapsed()));
                 status.pid = vitals.pid;
                 status.memory_bytes = vitals.memory_bytes;
+                status.sandbox = vitals.sandbox;
                 status.stray_lines = vitals.stray_lines;
                 status.last_stray_line = vitals.last_stray_line.map(|line| crate::text::quote(&line, 200));
             }

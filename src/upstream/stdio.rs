@@ -18,7 +18,7 @@ use tokio_util::task::TaskTracker;
 use crate::{
     call::{Answer, BoxFuture, Message, Method, Payload, Trail},
     link::{Answerer, Connector, Gone, Inbox, Link, LinkError, StartError, Vitals},
-    process::{self, Child, Command, tail::Tail},
+    process::{self, Child, Command, SpawnError, tail::Tail},
     wire::peer::{End, Guilty, Limits, Listener, Peer},
 };
 
@@ -39,12 +39,10 @@ pub struct StdioConnector {
 impl Connector for StdioConnector {
     fn connect(&self, number: u64, inbox: Arc<dyn Inbox>) -> BoxFuture<'_, Result<Arc<dyn Link>, StartError>> {
         Box::pin(async move {
-            let (child, pipes) = self.command.spawn(&self.tasks).map_err(|error| {
-                if error.is_permanent() {
-                    StartError::Permanent(error.to_string())
-                } else {
-                    StartError::Transient(error.to_string())
-                }
+            let (child, pipes) = self.command.spawn(&self.tasks).await.map_err(|error| match error {
+                SpawnError::Refused(_) => StartError::Refused(error.to_string()),
+                error if error.is_permanent() => StartError::Permanent(error.to_string()),
+                error => StartError::Transient(error.to_string()),
             })?;
             let tail = Tail::default();
             self.tasks.spawn(tail.clone().follow(pipes.stderr));
@@ -128,10 +126,11 @@ impl Link for StdioLink {
         let stray = self.peer.stray();
         Vitals {
             pid: Some(self.child.pid()),
-            memory_bytes: process::memory::of_tree(self.child.pid()),
+            memory_bytes: self.child.memory_bytes(),
             stray_lines: stray.lines,
             last_stray_line: stray.last,
             stderr_tail: self.tail.text(),
+            sandbox: Some(self.child.report().clone()),
         }
     }
 }

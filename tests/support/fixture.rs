@@ -14,18 +14,29 @@ use serde_json::Value;
 /// so that it is built here where it is missing or older than its source.
 pub fn fixture_server() -> PathBuf {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
-    BUILT
-        .get_or_init(|| {
-            let path = beside_tests("examples/fixture-server");
-            if modified(&path) < newest_source() {
-                let mut build = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-                build.args(["build", "--quiet", "--locked", "--example", "fixture-server"]);
-                let status = build.current_dir(env!("CARGO_MANIFEST_DIR")).status();
-                assert!(status.is_ok_and(|status| status.success()), "the fixture server does not build");
-            }
-            path
-        })
-        .clone()
+    BUILT.get_or_init(|| built("fixture-server", "server")).clone()
+}
+
+/// The program that tries to get out of a sandbox, beside the server.
+pub fn hostile() -> PathBuf {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    BUILT.get_or_init(|| built("hostile", "hostile")).clone()
+}
+
+fn built(example: &str, source: &str) -> PathBuf {
+    let path = beside_tests(&format!("examples/{example}"));
+    if modified(&path) < newest_source(source) {
+        let mut build = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+        build.args(["build", "--quiet", "--locked", "--example", example]);
+        let status = build.current_dir(env!("CARGO_MANIFEST_DIR")).status();
+        assert!(status.is_ok_and(|status| status.success()), "{example} does not build");
+    }
+    path
+}
+
+/// `[servers.NAME]` that runs the fixture server, confined as a sandbox key says.
+pub fn confined(name: &str, sandbox: &str) -> String {
+    fixture(name, &[]).replace("sandbox = \"off\"", &format!("sandbox = {sandbox}"))
 }
 
 /// `[servers.NAME]` that runs the fixture server with these flags, unconfined:
@@ -47,11 +58,15 @@ fn beside_tests(name: &str) -> PathBuf {
     profile.join(name)
 }
 
-fn newest_source() -> SystemTime {
+fn newest_source(source: &str) -> SystemTime {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures");
-    let rooms = std::fs::read_dir(folder.join("server")).expect("the fixture server has its rooms");
+    let rooms = std::fs::read_dir(folder.join(source)).expect("a fixture has its rooms");
     let rooms = rooms.map(|room| room.expect("a folder can be read").path());
-    rooms.chain([folder.join("server.rs")]).map(|path| modified(&path)).max().expect("there is at least one file")
+    rooms
+        .chain([folder.join(format!("{source}.rs"))])
+        .map(|path| modified(&path))
+        .max()
+        .expect("there is at least one file")
 }
 
 fn modified(path: &Path) -> SystemTime {

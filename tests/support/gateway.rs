@@ -36,6 +36,8 @@ pub struct Launch {
     /// Without any argument of the harness's own.
     bare: bool,
     config: PathBuf,
+    /// A program that becomes the gateway, with its arguments.
+    wrapper: Vec<String>,
 }
 
 impl Launch {
@@ -47,7 +49,7 @@ impl Launch {
     pub fn with_folder(folder: impl Into<Arc<Scratch>>, servers_toml: &str) -> Launch {
         let folder = folder.into();
         let config = folder.write(CONFIG, servers_toml);
-        Launch { folder, variables: Vec::new(), arguments: Vec::new(), bare: false, config }
+        Launch { folder, variables: Vec::new(), arguments: Vec::new(), bare: false, config, wrapper: Vec::new() }
     }
 
     /// `seawall` and nothing else: servers.toml must say `listen = "127.0.0.1:0"`.
@@ -62,6 +64,11 @@ impl Launch {
         self
     }
 
+    /// In a folder that its owner keeps.
+    pub fn beside(folder: &Scratch, servers_toml: &str) -> Launch {
+        Launch::with_folder(folder.again(), servers_toml)
+    }
+
     pub fn env(mut self, name: &str, value: &str) -> Launch {
         self.variables.push((name.to_owned(), value.to_owned()));
         self
@@ -72,8 +79,16 @@ impl Launch {
         self
     }
 
+    /// Starts it through a program that becomes it: the gateway's own command line follows.
+    pub fn through(mut self, wrapper: &[&str]) -> Launch {
+        self.wrapper = wrapper.iter().map(|word| (*word).to_owned()).collect();
+        self
+    }
+
     pub async fn start(self) -> Gateway {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_seawall"));
+        let words: Vec<String> = self.wrapper.into_iter().chain([env!("CARGO_BIN_EXE_seawall").to_owned()]).collect();
+        let mut command = Command::new(&words[0]);
+        command.args(&words[1..]);
         if !self.bare {
             command.arg("serve").arg("--config").arg(&self.config).args(["--listen", "127.0.0.1:0"]);
         }

@@ -11,12 +11,14 @@
 // Each test file compiles the whole harness and uses a part of it.
 #![allow(dead_code, unused_imports, unreachable_pub)]
 
+pub mod census;
 pub mod conformance;
 pub mod database;
 pub mod exchange;
 pub mod fixture;
 pub mod gateway;
 pub mod http;
+pub mod machine;
 pub mod mcp;
 pub mod process;
 pub mod scratch;
@@ -26,7 +28,7 @@ pub mod tree;
 pub mod wait;
 
 pub use exchange::Exchange;
-pub use fixture::{Journal, fixture, fixture_server};
+pub use fixture::{Journal, confined, fixture, fixture_server, hostile};
 pub use gateway::{Gateway, Launch};
 pub use http::{Connection, Event, Events, Response};
 pub use mcp::{Client, Hello, failure_of, text_of};

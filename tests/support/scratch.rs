@@ -2,11 +2,17 @@
 
 use std::path::{Path, PathBuf};
 
-pub struct Scratch(tempfile::TempDir);
+pub struct Scratch(std::sync::Arc<tempfile::TempDir>);
 
 impl Scratch {
     pub fn new() -> Scratch {
-        Scratch(tempfile::Builder::new().prefix("seawall-test-").tempdir().expect("a temporary folder can be made"))
+        let folder = tempfile::Builder::new().prefix("seawall-test-").tempdir();
+        Scratch(folder.expect("a temporary folder can be made").into())
+    }
+
+    /// The same folder, gone with the last of them.
+    pub fn again(&self) -> Scratch {
+        Scratch(self.0.clone())
     }
 
     pub fn path(&self) -> &Path {

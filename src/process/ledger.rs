@@ -1,0 +1,206 @@
+//! What is running is noted down in the state folder, so that a seawall that comes
+//! after one that was killed can end what that one left behind.
+//!
+//! Each note names the launcher by pid and start time, and the mark that every process
+//! of the tree carries in its environment: a daemon that got away from a launcher which
+//! was killed as well is found by it.
+
+use std::{
+    io::Write as _,
+    os::unix::fs::OpenOptionsExt as _,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde::{Deserialize, Serialize};
+
+/// The variable that marks every process of a tree.
+pub(super) const MARK_VARIABLE: &str = "SEAWALL_INSTANCE";
+/// So often is looked again: what was killed may just have forked.
+const SWEEPS_MAX: usize = 20;
+const SWEEP_PAUSE: Duration = Duration::from_millis(10);
+
+/// The folder of the notes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ledger(PathBuf);
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Note {
+    /// Unique among all trees of all gateways.
+    mark: String,
+    launcher: Named,
+    /// The gateway: while it lives this is its business.
+    owner: Named,
+    boot: String,
+}
+
+/// A process, by more than a number that is used again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Named {
+    pid: u32,
+    start: u64,
+}
+
+/// A note that is taken out with this value.
+#[derive(Debug)]
+pub(super) struct Entry(Option<PathBuf>);
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        if let Some(path) = &self.0 {
+            let _ = std::fs::remove_file(path);
+        }
+    }
+}
+
+/// A mark that no other tree has.
+pub(super) fn mark() -> String {
+    format!("{:032x}", rand::random::<u128>())
+}
+
+/// Home and temporary files of a tree that cannot have a file system of its own.
+pub(super) fn private_folder(mark: &str) -> PathBuf {
+    std::env::temp_dir().join(format!("seawall-{mark}"))
+}
+
+impl Ledger {
+    pub fn in_folder(state: &Path) -> Self {
+        Ledger(state.join("processes"))
+    }
+
+    pub(super) fn note(&self, launcher: u32, mark: &str) -> Entry {
+        let note = (|| {
+            Some(Note {
+                mark: mark.to_owned(),
+                launcher: Named::of(launcher)?,
+                owner: Named::of(std::process::id())?,
+                boot: boot(),
+            })
+        })();
+        let path = self.0.join(mark);
+        let written = note.map(|note| self.write(&path, &note));
+        if let Some(Err(error)) = written {
+            tracing::warn!("{} cannot be written, so that nobody will clear up after a crash: {error}", path.display());
+            return Entry(None);
+        }
+        Entry(Some(path))
+    }
+
+    fn write(&self, path: &Path, note: &Note) -> std::io::Result<()> {
+        std::fs::create_dir_all(&self.0)?;
+        let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+        file.write_all(&serde_json::to_vec(note)?)
+    }
+
+    /// Ends what gateways that are no more have left behind; how many processes.
+    pub fn sweep(&self) -> usize {
+        let Ok(notes) = std::fs::read_dir(&self.0) else { return 0 };
+        let mut ended = 0;
+        for path in notes.flatten().map(|note| note.path()) {
+            let Ok(text) = std::fs::read(&path) else { continue };
+            let Ok(note) = serde_json::from_slice::<Note>(&text) else {
+                // Broken off while it was written: nothing had been started by then.
+                let _ = std::fs::remove_file(&path);
+                continue;
+            };
+            let is_of_this_boot = note.boot == boot();
+            if is_of_this_boot && note.owner.lives() {
+                continue;
+            }
+            if is_of_this_boot {
+                ended += note.end_all();
+            }
+            let _ = std::fs::remove_dir_all(private_folder(&note.mark));
+            let _ = std::fs::remove_file(&path);
+        }
+        ended
+    }
+}
+
+impl Note {
+    fn end_all(&self) -> usize {
+        let mut ended = 0;
+        for _ in 0..SWEEPS_MAX {
+            let launcher = self.launcher.lives().then_some(self.launcher.pid);
+            let left: Vec<u32> = marked(&self.mark).into_iter().chain(launcher).collect();
+            if left.is_empty() {
+                break;
+            }
+            ended = ended.max(left.len());
+            for pid in left.into_iter().filter_map(|pid| Pid::from_raw(i32::try_from(pid).ok()?)) {
+                let _ = kill_process(pid, Signal::KILL);
+            }
+            std::thread::sleep(SWEEP_PAUSE);
+        }
+        ended
+    }
+}
+
+impl Named {
+    fn of(pid: u32) -> Option<Self> {
+        Some(Named { pid, start: start_time(pid)? })
+    }
+
+    fn lives(&self) -> bool {
+        start_time(self.pid) == Some(self.start)
+    }
+}
+
+/// In clock ticks since the machine was started; `None` for one that is dead.
+fn start_time(pid: u32) -> Option<u64> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name in parentheses may hold anything.
+    let mut fields = stat.rsplit_once(") ")?.1.split(' ');
+    if fields.next()? == "Z" {
+        return None;
+    }
+    fields.nth(18)?.parse().ok()
+}
+
+fn boot() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
+}
+
+/// All processes with this mark in their environment.
+fn marked(mark: &str) -> Vec<u32> {
+    let wanted = format!("{MARK_VARIABLE}={mark}");
+    let is_marked = |pid: &u32| {
+        std::fs::read(format!("/proc/{pid}/environ"))
+            .is_ok_and(|environ| environ.split(|byte| *byte == 0).any(|variable| variable == wanted.as_bytes()))
+    };
+    let Ok(processes) = std::fs::read_dir("/proc") else { return Vec::new() };
+    processes.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).filter(is_marked).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tree_whose_gateway_lives_is_left_alone_and_its_note_goes_with_it() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let ledger = Ledger::in_folder(folder.path());
+        let entry = ledger.note(std::process::id(), "mark");
+        assert_eq!(ledger.sweep(), 0);
+        let note = folder.path().join("processes/mark");
+        assert!(note.exists());
+        drop(entry);
+        assert!(!note.exists());
+    }
+
+    #[test]
+    fn what_a_dead_gateway_left_is_found_by_its_mark() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let ledger = Ledger::in_folder(folder.path());
+        let mut child =
+            std::process::Command::new("sleep").arg("60").env(MARK_VARIABLE, "a-mark").spawn().expect("sleep is there");
+        let dead = Named { pid: u32::MAX - 1, start: 1 };
+        let note = Note { mark: "a-mark".to_owned(), launcher: dead.clone(), owner: dead, boot: boot() };
+        ledger.write(&ledger.0.join("a-mark"), &note).expect("written");
+        assert_eq!(ledger.sweep(), 1);
+        use std::os::unix::process::ExitStatusExt as _;
+        assert_eq!(child.wait().expect("ended").signal(), Some(9));
+        assert!(!ledger.0.join("a-mark").exists());
+    }
+}

@@ -1,0 +1,31 @@
+//! What a server may touch. A [`Policy`] (what servers.toml asks for) becomes a
+//! [`Plan`] (paths resolved, nothing left to decide but what the machine can give);
+//! the launcher applies it and says in a [`Report`] what really holds.
+//!
+//! Knows neither MCP nor a runtime: all of it runs in a process that has just begun.
+
+mod base;
+pub mod egress;
+#[cfg(target_os = "linux")]
+#[expect(unsafe_code, reason = "some system calls have no safe form")]
+pub(crate) mod linux;
+mod plan;
+mod policy;
+mod resolve;
+
+pub use plan::{Bounds, Identity, Plan, Report, Tier};
+pub use policy::{Destination, Launcher, Limits, Network, Policy, Profile, WantedTier};
+pub use resolve::Around;
+
+/// A part of the protection cannot be had, so that the server is not started: which
+/// one, and what to do or to write.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Refusal(pub String);
+
+impl Refusal {
+    #[cfg(target_os = "linux")]
+    pub(crate) fn of(what: &str, error: impl std::fmt::Display) -> Self {
+        Refusal(format!("{what}: {error}"))
+    }
+}

@@ -1,0 +1,141 @@
+//! What every program needs to start at all, and what this one needs besides: its
+//! runtime, its interpreter, the package that it is part of.
+
+use std::{
+    io::Read as _,
+    path::{Path, PathBuf},
+};
+
+use super::resolve::Around;
+
+/// Programs and libraries of the system.
+const SYSTEM: [&str; 9] =
+    ["/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/nix/store", "/run/current-system/sw"];
+/// Of /etc only what has no secrets in it: never the folder itself.
+const ETC: [&str; 22] = [
+    "ld.so.cache",
+    "ld.so.conf",
+    "ld.so.conf.d",
+    "nsswitch.conf",
+    "host.conf",
+    "hosts",
+    "resolv.conf",
+    "gai.conf",
+    "passwd",
+    "group",
+    "localtime",
+    "timezone",
+    "ssl/certs",
+    "ssl/openssl.cnf",
+    "ca-certificates",
+    "pki/tls/certs",
+    "pki/ca-trust",
+    "alternatives",
+    "mime.types",
+    "protocols",
+    "services",
+    "os-release",
+];
+/// Links are followed, and interpreters of interpreters, so far.
+const CHAIN_MAX: usize = 5;
+
+/// All that exists of it, without links.
+pub(super) fn files(is_strict: bool, around: &Around<'_>) -> Vec<PathBuf> {
+    let system = SYSTEM.iter().map(PathBuf::from);
+    let etc = ETC.iter().map(|name| Path::new("/etc").join(name));
+    let mut files: Vec<PathBuf> = system.chain(etc).filter_map(|path| path.canonicalize().ok()).collect();
+    of_program(around.program, is_strict, around, CHAIN_MAX, &mut files);
+    // What a runtime is told to run: the first argument that is a file.
+    let script = around.args.iter().map(|arg| around.cwd.join(arg)).find(|path| path.is_file());
+    if let Some(script) = script.and_then(|script| script.canonicalize().ok()) {
+        files.push(package_of(&script, around));
+    }
+    files
+}
+
+fn of_program(program: &Path, is_strict: bool, around: &Around<'_>, left: usize, files: &mut Vec<PathBuf>) {
+    let Some(left) = left.checked_sub(1) else { return };
+    // Each step of a chain of links: `venv/bin/python` is more than what it leads to.
+    let mut step = program.to_owned();
+    for _ in 0..CHAIN_MAX {
+        if let Some(folder) = step.parent().and_then(|folder| folder.canonicalize().ok()) {
+            let file = folder.join(step.file_name().unwrap_or_default());
+            files.push(home_of_program(&file, is_strict, around));
+        }
+        match std::fs::read_link(&step) {
+            Ok(target) => step = step.parent().unwrap_or(Path::new("/")).join(target),
+            Err(_) => break,
+        }
+    }
+    let Ok(program) = program.canonicalize() else { return };
+    files.push(home_of_program(&program, is_strict, around));
+    if let Some(base) = python_behind(&step, around) {
+        of_program(&base, is_strict, around, left, files);
+    }
+    if let Some(interpreter) = interpreter(&program, around) {
+        of_program(&interpreter, is_strict, around, left, files);
+    }
+}
+
+/// The prefix that a runtime is installed under, `X` of `X/bin/program`; else the folder
+/// of the program, or, where that would say too much, the file alone.
+fn home_of_program(file: &Path, is_strict: bool, around: &Around<'_>) -> PathBuf {
+    let Some(folder) = file.parent() else { return file.to_owned() };
+    let is_bin = ["bin", "sbin", "shims"].iter().any(|name| folder.ends_with(name));
+    // Not `~/.local`: there is more below it than programs.
+    let prefix = folder.parent().filter(|prefix| is_bin && !prefix.ends_with(".local"));
+    match prefix {
+        Some(prefix) if !is_strict && !is_broad(prefix, around) => prefix.to_owned(),
+        _ if !is_broad(folder, around) => folder.to_owned(),
+        _ => file.to_owned(),
+    }
+}
+
+/// The modules around a script: from the outermost `node_modules`, else its package,
+/// else its folder; the file alone where those would say too much.
+fn package_of(script: &Path, around: &Around<'_>) -> PathBuf {
+    let modules = script.ancestors().filter(|path| path.ends_with("node_modules")).last();
+    let is_package =
+        |folder: &&Path| ["package.json", "pyproject.toml", "setup.py"].iter().any(|name| folder.join(name).is_file());
+    let package = script.ancestors().skip(1).take(4).find(is_package);
+    [modules, package, script.parent()]
+        .into_iter()
+        .flatten()
+        .find(|folder| !is_broad(folder, around))
+        .unwrap_or(script)
+        .to_owned()
+}
+
+/// Too much to be given without being asked for.
+fn is_broad(folder: &Path, around: &Around<'_>) -> bool {
+    let own = |path: &Path| path.canonicalize().is_ok_and(|path| path.starts_with(folder));
+    folder.components().count() <= 2
+        || around.home.is_some_and(own)
+        || own(&std::env::temp_dir())
+        || around.protected.iter().any(|path| own(path))
+}
+
+/// The program of the first line `#!/…`; `env NAME` is looked up.
+fn interpreter(program: &Path, around: &Around<'_>) -> Option<PathBuf> {
+    let mut start = [0; 256];
+    let read = std::fs::File::open(program).ok()?.read(&mut start).ok()?;
+    let line = start[..read].strip_prefix(b"#!")?.split(|byte| *byte == b'\n').next()?;
+    let mut words = std::str::from_utf8(line).ok()?.split_ascii_whitespace();
+    let interpreter = PathBuf::from(words.next()?);
+    if !interpreter.ends_with("env") {
+        return Some(interpreter);
+    }
+    let name = words.find(|word| !word.starts_with('-') && !word.contains('='))?;
+    std::env::split_paths(around.path).map(|folder| folder.join(name)).find(|file| file.is_file())
+}
+
+/// The interpreter that a virtual environment was made from.
+fn python_behind(program: &Path, _around: &Around<'_>) -> Option<PathBuf> {
+    let folder = program.parent()?;
+    let settings = std::fs::read_to_string(folder.parent()?.join("pyvenv.cfg")).ok()?;
+    let home = settings.lines().find_map(|line| {
+        let (key, value) = line.split_once('=')?;
+        (key.trim() == "home").then(|| value.trim().to_owned())
+    })?;
+    Some(Path::new(&home).join("python3"))
+}

@@ -1,0 +1,193 @@
+//! Servers that are confined by default: real ones start and work, what was asked for
+//! and cannot be had is refused in words, and `status` tells what holds.
+
+#![cfg(target_os = "linux")]
+
+use serde_json::json;
+
+mod support;
+
+use support::{Gateway, Launch, confined, fixture, machine::Machine, scratch::Scratch, text_of, tools};
+
+fn from_npm(package: &str, arguments: &[&str]) -> Option<String> {
+    let entry = tools::npm()?.join("node_modules/@modelcontextprotocol").join(package).join("dist/index.js");
+    let words: Vec<String> = ["node".to_owned(), entry.display().to_string()]
+        .into_iter()
+        .chain(arguments.iter().map(|a| (*a).to_owned()))
+        .collect();
+    Some(json!(words).to_string())
+}
+
+#[tokio::test]
+async fn real_node_and_python_servers_work_under_standard() {
+    let folder = Scratch::new();
+    folder.write("notes/a.txt", "hello");
+    folder.write("secret.txt", "SECRET");
+    let notes = folder.file("notes").display().to_string();
+    // The server would serve the whole folder; the sandbox gives it one of its folders.
+    let whole = folder.path().display().to_string();
+    let Some(filesystem) = from_npm("server-filesystem", &[&whole]) else { return };
+    let everything = from_npm("server-everything", &[]).expect("node was there a moment ago");
+    let memory = from_npm("server-memory", &[]).expect("node was there a moment ago");
+    let python =
+        tools::python("requirements.txt").map(|python| json!([python, tools::interop("python_server.py")]).to_string());
+    let mut config = format!(
+        "[servers.everything]\ncommand = {everything}\n\
+         [servers.memory]\ncommand = {memory}\nenv = {{ MEMORY_FILE_PATH = \"/tmp/memory.json\" }}\n\
+         [servers.filesystem]\ncommand = {filesystem}\nsandbox = {{ read = [{}] }}\n",
+        json!(notes)
+    );
+    if let Some(python) = &python {
+        config += &format!("[servers.python]\ncommand = {python}\n");
+    }
+    Machine { is_root: true, has_namespaces: true }.settle(folder.path());
+    let gateway = Gateway::start(&config).await;
+    gateway.ready().await;
+
+    let client = gateway.client("/mcp").await;
+    let echo = client.call_tool("everything__echo", json!({"message": "wave"})).await;
+    assert!(text_of(&echo).contains("wave"), "{echo}");
+    let made = json!({"entities": [{"name": "a", "entityType": "b", "observations": []}]});
+    let made = client.call_tool("memory__create_entities", made).await;
+    assert!(made["result"]["isError"].as_bool() != Some(true), "{made}");
+    let read = client.call_tool("filesystem__read_text_file", json!({"path": format!("{notes}/a.txt")})).await;
+    assert_eq!(text_of(&read), "hello", "{read}");
+    let secret = json!({"path": folder.file("secret.txt")});
+    let secret = client.call_tool("filesystem__read_text_file", secret).await;
+    assert_eq!(secret["result"]["isError"], true, "{secret}");
+    assert!(!secret.to_string().contains("SECRET"));
+    if python.is_some() {
+        let sum = client.call_tool("python__add", json!({"a": 1, "b": 2})).await;
+        assert!(text_of(&sum).contains('3'), "{sum}");
+    }
+    for server in ["everything", "memory", "filesystem"] {
+        let sandbox = &gateway.server(server)["sandbox"];
+        let told = (&sandbox["profile"], &sandbox["tier"], &sandbox["network"], &sandbox["not_enforced"]);
+        assert_eq!(told, (&json!("standard"), &json!("full"), &json!("none"), &json!([])), "{server}: {sandbox}");
+    }
+}
+
+async fn refusal(sandbox: &str, machine: Machine) -> String {
+    let folder = Scratch::new();
+    machine.settle(folder.path());
+    let wrapper = machine.wrapper();
+    let words: Vec<&str> = wrapper.iter().map(String::as_str).collect();
+    let launch = Launch::with_folder(folder, &confined("fix", sandbox)).through(&words);
+    let gateway = launch.start().await;
+    let rows = "select metadata from events where event_type = 'sandbox_refused'";
+    let rows = gateway.rows("the refusal", rows).await;
+    rows[0]["metadata"].as_str().expect("text").to_owned()
+}
+
+fn here() -> Machine {
+    Machine { is_root: rustix::process::geteuid().is_root(), has_namespaces: true }
+}
+
+#[tokio::test]
+async fn what_cannot_be_had_is_refused_with_what_to_write() {
+    for (sandbox, expected) in [
+        ("{ read = [\"./missing\"] }", "does not exist; make it, or take it out"),
+        ("{ write = [\"/\"] }", "is too much to give away"),
+        ("{ write = [\".\"] }", "would let the server change seawall's own"),
+        ("{ env = [\"LD_PRELOAD\"] }", "is never passed through"),
+        ("{ user = \"no-such-user\" }", if here().is_root { "there is no user" } else { "take it out" }),
+    ] {
+        let told = refusal(sandbox, here()).await;
+        assert!(told.contains(expected), "{sandbox}: {told}");
+    }
+}
+
+#[tokio::test]
+async fn without_namespaces_what_needs_them_is_refused_and_the_rest_says_what_is_missing() {
+    let poor = Machine { has_namespaces: false, ..here() };
+    for sandbox in [
+        "\"strict\"",
+        "{ tier = \"full\" }",
+        "{ network = \"loopback\" }",
+        "{ network = { allow = [\"example.com:443\"] } }",
+        "{ limits = { processes = 10 } }",
+        "{ limits = { tmp = \"1MiB\" } }",
+    ] {
+        let told = refusal(sandbox, poor).await;
+        assert!(told.contains("needs namespaces") && told.contains("max_user_namespaces"), "{sandbox}: {told}");
+        assert!(told.contains("To accept less"), "{sandbox}: {told}");
+    }
+}
+
+#[tokio::test]
+async fn a_folder_that_the_servers_user_cannot_write_is_refused() {
+    if !here().is_root {
+        println!("skipped: only root runs servers as somebody else");
+        return;
+    }
+    let folder = Scratch::new();
+    folder.write("out/x", "");
+    let told = refusal(&format!("{{ write = [{}] }}", json!(folder.file("out"))), here()).await;
+    assert!(told.contains("user nobody cannot write") && told.contains("chown nobody"), "{told}");
+}
+
+#[tokio::test]
+async fn seawalls_own_files_are_not_there_even_below_a_folder_that_may_be_read() {
+    let folder = Scratch::new();
+    folder.write("README", "hello");
+    here().settle(folder.path());
+    let config = confined("fix", "{ read = [\".\"] }");
+    let gateway = Launch::beside(&folder, &config).start().await;
+    gateway.ready().await;
+    let client = gateway.client("/mcp/fix").await;
+    let read = async |name: &str| {
+        let reply = client.call_tool("read", json!({"path": folder.file(name)})).await;
+        text_of(&reply).to_owned()
+    };
+    assert_eq!(read("README").await, "hello");
+    for own in ["servers.toml", "seawall.db"] {
+        let found = read(own).await;
+        assert!(found.is_empty() || found.contains("os error"), "{own}: {found}");
+    }
+    assert!(read(".seawall/lock").await.contains("os error"));
+}
+
+#[tokio::test]
+async fn the_environment_has_what_was_named_and_a_private_home() {
+    let config = confined("fix", "{ env = [\"WANTED\"] }") + "env = { GIVEN = \"x\" }\n";
+    let launch = Launch::new(&config).env("WANTED", "w").env("UNWANTED", "s3cret").env("HOME", "/home/ada");
+    let gateway = launch.start().await;
+    gateway.ready().await;
+    let client = gateway.client("/mcp/fix").await;
+    let reply = client.call_tool("environment", json!({})).await;
+    let told: serde_json::Value = serde_json::from_str(text_of(&reply)).unwrap();
+    assert_eq!((&told["env"]["WANTED"], &told["env"]["GIVEN"]), (&json!("w"), &json!("x")));
+    assert_eq!((&told["env"]["HOME"], &told["env"]["TMPDIR"]), (&json!("/home/server"), &json!("/tmp")));
+    assert!(!told.to_string().contains("s3cret"), "{told}");
+    let wrote = client.call_tool("write", json!({"path": "/home/server/file", "text": "x"})).await;
+    assert_eq!(text_of(&wrote), "written");
+    if here().is_root {
+        assert_eq!(told["uid"], 65534);
+    }
+}
+
+/// Many processes, none of them over the limit of one.
+#[tokio::test]
+async fn a_tree_that_uses_more_memory_than_it_may_is_ended_and_why_is_told() {
+    let gateway = Gateway::start(&confined("fix", "{ limits = { memory = \"96MiB\" } }")).await;
+    gateway.ready().await;
+    let client = gateway.client("/mcp/fix").await;
+    let hog = "for i in 1 2 3 4; do (head -c 60000000 /dev/zero | tail -c 60000000 | sleep 20) & done; wait";
+    let reply = client.call_tool("run", json!({"command": ["/bin/sh", "-c", hog]})).await;
+    assert_eq!(support::failure_of(&reply)["class"], "lost", "{reply}");
+    let rows = gateway.rows("the failure", "select stderr_tail from failures where class = 'lost'").await;
+    assert!(rows[0]["stderr_tail"].as_str().unwrap_or_default().contains("limits.memory is 96 MiB"), "{rows:?}");
+}
+
+#[tokio::test]
+async fn off_is_off_and_says_so() {
+    let gateway = Gateway::start(&fixture("fix", &[])).await;
+    gateway.ready().await;
+    let sandbox = &gateway.server("fix")["sandbox"];
+    assert_eq!(
+        (&sandbox["profile"], &sandbox["tier"], &sandbox["network"]),
+        (&json!("off"), &json!("none"), &json!("open"))
+    );
+    assert_eq!(sandbox["not_enforced"], json!(["files", "network", "limits"]));
+    assert_eq!(sandbox["tree_kill"], "certain");
+}
