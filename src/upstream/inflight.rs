@@ -104,9 +104,11 @@ impl InFlight {
         }
     }
 
-    /// Holds the silence clock of the calls in hand: the server waits for their client.
-    pub(super) fn asking(&self) -> Vec<Asking> {
-        self.calls().values().map(|entry| entry.trail.asks()).collect()
+    /// Holds the silence clock of this session's calls: the server waits for its client.
+    pub(super) fn asking(&self, session: u64) -> Vec<Asking> {
+        let calls = self.calls();
+        let asked = calls.values().filter(|entry| entry.caller.session.number == session);
+        asked.map(|entry| entry.trail.asks()).collect()
     }
 
     /// The client behind all calls in hand, if it is one and the same, and the way to

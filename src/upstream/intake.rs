@@ -72,7 +72,7 @@ impl Intake {
         let Ok(permit) = self.questions.clone().try_acquire_owned() else {
             return refuse(answerer, "too many questions are open already");
         };
-        let asking = self.inflight.asking();
+        let asking = self.inflight.asking(session.number);
         upstream.tasks.spawn(async move {
             answerer.answer(back.ask(method, params).await);
             drop((permit, asking));
