@@ -50,9 +50,9 @@ pub(super) async fn dispatch(router: Arc<Inner>, request: Request) -> Answer {
 
 impl Request {
     fn text(&self, key: &str) -> Result<String, Refusal> {
-        self.params.as_ref().and_then(|params| params.text(key)).ok_or_else(|| {
+        self.params.as_ref().and_then(|params| params.sole_text(key)).ok_or_else(|| {
             let method = &self.method;
-            rpc_error(INVALID_PARAMS, format!("seawall: {method} needs a string \"{key}\" in its params"))
+            rpc_error(INVALID_PARAMS, format!("seawall: {method} needs one string \"{key}\" in its params"))
         })
     }
 

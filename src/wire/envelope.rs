@@ -49,6 +49,10 @@ fn present<'de, D: Deserializer<'de>>(value: D) -> Result<Option<&'de RawValue>,
 impl Envelope {
     /// Reads one message. Payloads share the memory of `text`.
     pub fn parse(text: &Bytes) -> Result<Self, Malformed> {
+        // serde would take the elements of an array for members in their order.
+        if text.trim_ascii_start().starts_with(b"[") {
+            return Err(Malformed::array(text));
+        }
         let members: Members<'_> = serde_json::from_slice(text).map_err(|error| Malformed::explain(text, &error))?;
         let part = |value: &RawValue| Payload::part_of(text, value);
         let malformed = |reason: &str| {
@@ -83,6 +87,12 @@ fn is_request_id(id: &RawValue) -> bool {
 }
 
 impl Malformed {
+    fn array(text: &Bytes) -> Self {
+        let is_json = serde_json::from_slice::<&RawValue>(text).is_ok();
+        let reason = if is_json { "no JSON-RPC message: an array, and batches are not supported" } else { "no JSON" };
+        Malformed { id: None, is_json, reason: reason.to_owned() }
+    }
+
     /// Finds out what is wrong with text that did not parse as an envelope.
     fn explain(text: &Bytes, error: &serde_json::Error) -> Self {
         #[derive(Deserialize)]
@@ -209,6 +219,14 @@ mod tests {
         assert_eq!(id.as_str(), "1.50");
         assert_eq!(method.as_str(), "tools/call");
         assert_eq!(params.expect("params").as_str(), r#"{"n": 1e400}"#);
+    }
+
+    #[test]
+    fn an_array_is_no_message_whatever_is_in_it() {
+        for text in [r#"[7,"ping"]"#, r#" [7,null,null,{}]"#, "[7]", "[]", "[1,2"] {
+            let malformed = parse(text).expect_err(text);
+            assert_eq!((malformed.id, malformed.is_json), (None, text.ends_with(']')), "{text}");
+        }
     }
 
     #[test]
