@@ -92,7 +92,7 @@ impl Inner {
         }
         // A server whose list is not known yet: it may well have the tool.
         let unlisted = names::server_of(name).zip(names::own_of(name)).and_then(|(server, own)| {
-            let route = self.route(server).filter(|route| route.upstream.offer().is_none())?;
+            let route = self.route(server).filter(|_| catalog.shelf(server).is_none())?;
             Some((route, own))
         });
         let Some((route, own)) = unlisted else { return Err(self.no_such_tool(name)) };
@@ -138,7 +138,9 @@ impl Inner {
 
     /// Waits for servers that are in their first start and whose list nobody knows.
     async fn first_starts(&self, scope: &Scope) {
-        let starting = self.in_scope(scope).into_iter().filter(|upstream| upstream.offer().is_none());
+        // Not by its offer: that is there a moment before the catalog has it.
+        let catalog = self.catalog.load();
+        let starting = self.in_scope(scope).into_iter().filter(|upstream| catalog.shelf(upstream.name()).is_none());
         join_all(starting.map(|upstream| async move {
             let _ = timeout_at(upstream.began() + FIRST_START_WAIT, upstream.settled()).await;
         }))
