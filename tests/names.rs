@@ -157,7 +157,8 @@ async fn prompts_and_resources_find_their_server_too() {
     let uris: Vec<_> = resources.iter().map(|resource| resource["uri"].as_str().unwrap()).collect();
     assert_eq!(uris, ["fixture://hello", "fixture://calls"], "shared by two servers, listed once");
     assert_eq!(resources[0]["x-unknown"], 0.1);
-    assert!(gateway.log.has("fixture://hello is offered by"), "a warning names both:\n{}", gateway.log.text());
+    let warned = async || gateway.log.has("fixture://hello is offered by").then_some(());
+    support::wait_until(std::time::Duration::from_secs(10), "a warning that names both", warned).await;
     let two = gateway.client("/mcp/two").await;
     two.call_tool("echo", json!({})).await;
     let read = async |client: &Client, uri: &str| client.request("resources/read", json!({"uri": uri})).await;
