@@ -62,6 +62,12 @@ async fn what_can_be_read_around_costs_nothing() {
         ("invalid_utf8", json!({}), "broken: \u{fffd}"),
         ("dribble", json!({"every_ms": 1}), "drop by drop"),
         ("flood_stderr", json!({"bytes": 4 << 20}), "flooded"),
+        (
+            "raw",
+            // Neither an array nor what begins like one is an answer, be the number an id or not.
+            json!({"lines": ["[$ID]", "[$ID, null, null, {}]", "[$ID] started", "{\"jsonrpc\":\"2.0\",\"id\":$ID,\"result\":{\"content\":[{\"type\":\"text\",\"text\":\"numbered\"}]}}"]}),
+            "numbered",
+        ),
         ("double", json!({}), "first"),
         (
             "raw",

@@ -104,6 +104,7 @@ async fn each_wrong_request_gets_the_status_that_mcp_and_http_have_for_it() {
         ("{\"jsonrpc\":", -32700),
         ("", -32700),
         ("[]", -32600),
+        (r#"[7,"ping"]"#, -32600),
         (r#"{"jsonrpc":"2.0"}"#, -32600),
         ("\u{feff}7", -32700),
     ] {

@@ -29,7 +29,7 @@ async fn it_joins_the_running_gateway_and_shares_its_instance() {
     for words in [&[][..], &["--join"]] {
         let mut client = StdioClient::connect(&gateway.config(), words);
         assert_eq!(pid_of(&client.call_tool("fix__pid", json!({}))), pid_of(&over_http), "{words:?}");
-        assert!(client.log.has("joined the running gateway"), "{}", client.log.text());
+        assert!(client.says("joined the running gateway"), "{}", client.log.text());
         client.close_input();
         assert_eq!(client.exited(SOON).code(), Some(0));
     }
@@ -37,7 +37,7 @@ async fn it_joins_the_running_gateway_and_shares_its_instance() {
     assert_eq!(pid_of(&alone.call_tool("pid", json!({}))), pid_of(&over_http), "one server, its names untouched");
     let mut own = StdioClient::connect(&gateway.config(), &["--own"]);
     assert_ne!(pid_of(&own.call_tool("fix__pid", json!({}))), pid_of(&over_http), "--own runs its own");
-    assert!(own.log.has("the servers run in this process"), "{}", own.log.text());
+    assert!(own.says("the servers run in this process"), "{}", own.log.text());
     assert_eq!(gateway.server("fix")["state"], "ready", "the gateway is not disturbed");
 }
 
@@ -48,7 +48,7 @@ fn without_a_gateway_it_runs_the_servers_itself_and_takes_them_along() {
     let refused = run_seawall(&["stdio", "--join"], &config, SOON);
     assert_eq!(refused.status.code(), Some(3), "{refused:?}");
     let mut client = StdioClient::connect(&config, &[]);
-    assert!(client.log.has("the servers run in this process"), "{}", client.log.text());
+    assert!(client.says("the servers run in this process"), "{}", client.log.text());
     let list = client.request("tools/list", json!({}));
     assert!(names(&list).contains(&"fix__echo"), "{list}");
     let server = u32::try_from(pid_of(&client.call_tool("fix__pid", json!({})))).unwrap();
@@ -75,15 +75,17 @@ async fn the_end_of_the_input_waits_for_a_call_under_way() {
 #[test]
 fn sigterm_ends_it_with_its_servers_although_the_input_stays_open() {
     let folder = Scratch::new();
-    let config = folder.write("servers.toml", &fixture("fix", &[]));
+    let journal = Journal(folder.file("journal"));
+    let config = folder.write("servers.toml", &fixture("fix", &["--journal", journal.0.to_str().unwrap()]));
     let mut client = StdioClient::connect(&config, &["--own"]);
     assert_eq!(text_of(&client.call_tool("fix__echo", json!({}))), "{}");
     let id = client.begin("tools/call", json!({"name": "fix__slow", "arguments": {"ms": 1000}}));
     let children = poll(SOON, || Some(tree::descendants(client.pid())).filter(|found| !found.is_empty())).unwrap();
     let pid = Pid::from_raw(i32::try_from(client.pid()).unwrap()).unwrap();
-    // After an answer to a later request the call is certainly under way.
-    let ping = client.begin("ping", json!({}));
-    client.reply(ping);
+    assert!(
+        poll(SOON, || (journal.received("tools/call").len() == 2).then_some(())).is_some(),
+        "the call is under way"
+    );
     kill_process(pid, Signal::TERM).unwrap();
     assert!(text_of(&client.reply(id)).starts_with("waited"), "a call under way is finished");
     assert_eq!(client.exited(SOON).code(), Some(0), "{}", client.log.text());
@@ -162,7 +164,7 @@ async fn a_gateway_that_dies_is_told_as_an_error() {
     client.begin("tools/call", json!({"name": "fix__hang", "arguments": {}}));
     gateway.kill();
     assert_eq!(client.exited(SOON).code(), Some(1));
-    assert!(client.log.has("the gateway has ended"), "{}", client.log.text());
+    assert!(client.says("the gateway has ended"), "{}", client.log.text());
 }
 
 #[tokio::test]

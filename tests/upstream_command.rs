@@ -155,6 +155,9 @@ async fn what_cannot_start_is_parked_with_the_reason_and_the_rest_is_served() {
     assert_eq!(class_of(&refused), "unavailable", "{refused}");
     assert!(text_of(&refused).contains("no-such-program-anywhere"), "{refused}");
     assert!(began.elapsed() < Duration::from_secs(5), "a parked server keeps nobody waiting");
+    let hello = json!({"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": {}}).to_string();
+    let alone = gateway.post("/mcp/no-program", &[("Content-Type", "application/json")], &hello).await.text();
+    assert!(alone.contains("error") && alone.contains("no-such-program-anywhere"), "at its own path: {alone}");
     let parked =
         gateway.rows("the parked ones", "SELECT service_name FROM events WHERE event_type = 'server_parked'").await;
     assert!(parked.len() >= 4, "{parked:?}");

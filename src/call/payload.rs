@@ -89,6 +89,18 @@ impl Payload {
         self.member(key)?.read().ok()
     }
 
+    /// One member that is a string, if it stands there once. Of two, a server might use
+    /// the one that was not looked at.
+    pub fn sole_text(&self, key: &str) -> Option<String> {
+        let fields: Fields<'_> = self.read().ok()?;
+        let mut found = fields.0.iter().filter(|(name, _)| name == key);
+        let (_, value) = found.next()?;
+        if found.next().is_some() {
+            return None;
+        }
+        serde_json::from_str(value.get()).ok()
+    }
+
     /// The elements of the array in member `key`, each as the text it came as.
     pub fn items(&self, key: &str) -> Option<Vec<Payload>> {
         let list = self.member(key)?;

@@ -1,6 +1,13 @@
 //! `seawall stdio`: one MCP client on stdin and stdout.
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{
+    path::PathBuf,
+    process::ExitCode,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
 use anyhow::{Context as _, bail};
 use tokio::io::{AsyncWriteExt as _, copy, stdin, stdout};
@@ -65,11 +72,15 @@ async fn serve(args: Args, config: Config) -> anyhow::Result<i32> {
 /// Carries bytes between the client and the gateway, until one of them ends.
 async fn relay(stream: tokio::io::BufReader<tokio::net::UnixStream>) -> anyhow::Result<i32> {
     let (mut read, mut write) = tokio::io::split(stream);
-    let upwards = tokio::spawn(async move {
+    let client_ended = Arc::new(AtomicBool::new(false));
+    let input_ended = client_ended.clone();
+    tokio::spawn(async move {
         let carried = copy(&mut stdin(), &mut write).await;
+        // Before the gateway can hear of it, whose end is then no surprise. An error is
+        // the gateway's end and not the client's.
+        input_ended.store(carried.is_ok(), Ordering::SeqCst);
         // The end of the client's input is the end of the session: say so.
         let _ = write.shutdown().await;
-        carried
     });
     let mut out = stdout();
     match copy(&mut read, &mut out).await {
@@ -78,7 +89,7 @@ async fn relay(stream: tokio::io::BufReader<tokio::net::UnixStream>) -> anyhow::
         carried => drop(carried.context("the gateway's answers could not be passed on")?),
     }
     out.flush().await.context("the client does not read")?;
-    if !upwards.is_finished() {
+    if !client_ended.load(Ordering::SeqCst) {
         bail!("the gateway has ended; start the client's connection again once it is back");
     }
     Ok(0)

@@ -226,6 +226,14 @@ mod tests {
     }
 
     #[test]
+    fn an_array_is_no_message_whatever_is_in_it() {
+        for text in [r#"[7,"ping"]"#, r#" [7,null,null,{}]"#, "[7]", "[]", "[1,2"] {
+            let malformed = parse(text).expect_err(text);
+            assert_eq!((malformed.id, malformed.is_json), (None, text.ends_with(']')), "{text}");
+        }
+    }
+
+    #[test]
     fn null_is_a_result_and_odd_errors_pass() {
         assert!(matches!(
             parse(r#"{"id":"a","result":null}"#),

@@ -120,6 +120,11 @@ impl StdioClient {
         self.lines.recv_timeout(within).ok()
     }
 
+    /// Waits until it says so on stderr, which arrives beside all else.
+    pub fn says(&self, part: &str) -> bool {
+        poll(PATIENCE, || self.log.has(part).then_some(())).is_some()
+    }
+
     /// The client has nothing more to say.
     pub fn close_input(&mut self) {
         self.stdin = None;

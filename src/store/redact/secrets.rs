@@ -87,7 +87,10 @@ pub(super) fn scrubbed(text: &str) -> Cow<'_, str> {
             Some(secret) if secret.end > at => {
                 out.push_str(&text[copied..secret.start]);
                 out.push_str(REPLACEMENT);
-                (copied, at) = (secret.end, secret.end);
+                // What was replaced before has a bracket at its end, which ends a value.
+                let again = bytes[secret.start..].starts_with(REPLACEMENT.as_bytes());
+                let end = if again { secret.end.max(secret.start + REPLACEMENT.len()) } else { secret.end };
+                (copied, at) = (end, end);
             }
             _ => at += 1,
         }
