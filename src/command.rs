@@ -75,22 +75,12 @@ fn place(
         Ok(config) => Ok(of(&config)),
         Err(_) => {
             let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-            let said = std::fs::read_to_string(&path).ok().and_then(|text| said_of_gateway(&text, key));
+            let said = std::fs::read_to_string(&path).ok().and_then(|text| config::said_of_gateway(&text, key));
             let place = said.as_deref().unwrap_or(default);
             eprintln!("seawall: {} is bad (`seawall check` says why); using {place}", path.display());
             Ok(folder.join(place))
         }
     }
-}
-
-/// What `[gateway]` says of a key, in a text that need not be TOML to its end: a running
-/// gateway must be found just when an edit has gone wrong.
-fn said_of_gateway(text: &str, key: &str) -> Option<String> {
-    let is_header = |line: &str| line.trim_start().starts_with('[');
-    let table = text.lines().skip_while(|line| line.trim_end() != "[gateway]").skip(1);
-    let lines =
-        table.take_while(|line| !is_header(line)).filter_map(|line| line.parse::<toml_edit::DocumentMut>().ok());
-    lines.filter_map(|line| Some(line.get(key)?.as_str()?.to_owned())).next()
 }
 
 fn find(config: Option<PathBuf>) -> anyhow::Result<PathBuf> {

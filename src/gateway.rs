@@ -365,12 +365,10 @@ impl Inner {
         }
     }
 
-    /// Ready once no server is in its first start any more, whether that went well or
-    /// not: a broken one must not keep traffic from the others.
+    /// Ready from the start: a slow or broken server must not keep traffic from the others.
     fn readiness(&self) -> (bool, Payload) {
+        let is_ready = !self.draining.load(Ordering::Relaxed);
         let served = self.current().served.clone();
-        let is_starting = |one: &Served| one.upstream.offer().is_none() && one.upstream.is_starting();
-        let is_ready = !self.draining.load(Ordering::Relaxed) && !served.iter().any(is_starting);
         let states: std::collections::BTreeMap<String, &'static str> =
             served.iter().map(|one| (one.name().to_string(), one.upstream.status().state)).collect();
         (is_ready, Payload::of(&serde_json::json!({ "ready": is_ready, "servers": states })))

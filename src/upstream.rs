@@ -176,10 +176,6 @@ impl Upstream {
         self.0.began
     }
 
-    pub fn is_starting(&self) -> bool {
-        matches!(*self.0.state.borrow(), State::Spawning | State::Handshaking)
-    }
-
     /// Waits until the server's start has ended one way or the other.
     pub async fn settled(&self) {
         let mut state = self.0.state.subscribe();

@@ -58,7 +58,7 @@ impl Subject {
             (self.reset)();
             let gateway = Gateway::start(&self.servers_toml()).await;
             // A machine under load takes longer than a client's first list waits.
-            gateway.ready().await;
+            gateway.server_is_ready(self.name).await;
             let url = format!("http://{}{}", gateway.address, way.replace("NAME", self.name));
             // One's own server keeps its name and instructions; the merged one is seawall.
             let from = usize::from(way == "/mcp");

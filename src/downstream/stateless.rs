@@ -62,7 +62,7 @@ pub(super) fn unsupported(requested: &str) -> Payload {
     #[derive(Serialize)]
     struct Error<'a> {
         code: i64,
-        message: &'static str,
+        message: String,
         data: Data<'a>,
     }
     #[derive(Serialize)]
@@ -70,8 +70,12 @@ pub(super) fn unsupported(requested: &str) -> Payload {
         supported: [&'static str; 1],
         requested: &'a str,
     }
+    let message = format!(
+        "Unsupported protocol version; with initialize, seawall also speaks {}",
+        era::LEGACY_VERSIONS.join(", ")
+    );
     let data = Data { supported: [era::MODERN_VERSION], requested };
-    Payload::of(&Error { code: era::UNSUPPORTED_VERSION, message: "Unsupported protocol version", data })
+    Payload::of(&Error { code: era::UNSUPPORTED_VERSION, message, data })
 }
 
 /// Methods that only the legacy era has are unknown in this one.

@@ -148,6 +148,16 @@ impl Gateway {
         .await;
     }
 
+    /// Waits for one server, however long a busy machine takes to start it.
+    pub async fn server_is_ready(&self, name: &str) {
+        wait_until(START, "the server to be ready", async || {
+            let ready = self.get("/readyz").await.ok()?;
+            let states: serde_json::Value = serde_json::from_slice(&ready.body).ok()?;
+            (states["servers"][name] == "ready").then_some(())
+        })
+        .await;
+    }
+
     pub async fn client(&self, path: &str) -> Client {
         self.client_as(path, Hello::default()).await
     }

@@ -180,6 +180,10 @@ impl Door {
         let body: Bytes = to_bytes(Body::new(body), BODY_MAX_BYTES).await.unwrap_or_default();
         let message: Value = serde_json::from_slice(&body).unwrap_or_default();
         let method = message["method"].as_str().unwrap_or_default().to_owned();
+        // A server of the legacy era does not know the question of the modern one.
+        if method == "server/discover" {
+            return Err(Response::builder().status(400).body(Body::from("session required")).expect("a response"));
+        }
         self.visits.lock().unwrap().push(Visit {
             verb: parts.method.to_string(),
             method: method.clone(),

@@ -75,12 +75,18 @@ fn admit(
     request: &Request,
     round: &Round,
 ) -> Result<Arc<Session>, Payload> {
+    let sent = headers.get(&MCP_PROTOCOL_VERSION).and_then(|version| version.to_str().ok());
+    // Who asks for a version that nobody speaks need not know what its `_meta` should hold.
+    if let Some(unknown) = sent.filter(|sent| *sent != era::MODERN_VERSION)
+        && !era::is_modern(Some(&request.params))
+    {
+        return Err(stateless::unsupported(unknown));
+    }
     let admitted = stateless::visitor(scope.clone(), &request.params, Arc::new(round.clone()));
     match &admitted {
         Err(error) if error.error_code() != Some(era::UNSUPPORTED_VERSION) => return Err(error.clone()),
         _ => {}
     }
-    let sent = headers.get(&MCP_PROTOCOL_VERSION).and_then(|version| version.to_str().ok());
     let said = request.params.member("_meta").and_then(|meta| meta.text(era::PROTOCOL_VERSION));
     if sent != said.as_deref() {
         let sent = crate::text::quote(sent.unwrap_or_default(), 40);
