@@ -7,6 +7,7 @@ pub mod gateway;
 
 pub mod builtin;
 pub mod downstream;
+pub mod egress;
 pub mod layer;
 pub mod process;
 pub mod route;
