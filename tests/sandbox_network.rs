@@ -57,7 +57,7 @@ async fn an_address_on_the_list_is_reached_and_no_other() {
     let (gateway, client) = start(&format!("{{ allow = [\"127.0.0.1:{port}\"] }}")).await;
     assert_eq!(say(&client, "127.0.0.1", port, "hi\\n").await, "echo: hi\n");
     assert_eq!(say(&client, "127.0.0.1", other, "hi\\n").await, "");
-    assert_eq!(gateway.server("fix")["sandbox"]["network"], "allow");
+    assert_eq!(gateway.server("fix")["sandbox"]["network"], "allow", "as the launcher has said");
 }
 
 #[tokio::test]

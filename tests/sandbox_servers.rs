@@ -186,7 +186,7 @@ async fn a_tree_that_uses_more_memory_than_it_may_is_ended_and_why_is_told() {
 async fn off_is_off_and_says_so() {
     let gateway = Gateway::start(&fixture("fix", &[])).await;
     gateway.ready().await;
-    let sandbox = &gateway.server("fix")["sandbox"];
+    let sandbox = here().sandbox_of("fix", &gateway.config()).await;
     assert_eq!(
         (&sandbox["profile"], &sandbox["tier"], &sandbox["network"]),
         (&json!("off"), &json!("none"), &json!("open"))
