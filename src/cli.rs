@@ -55,6 +55,8 @@ pub(crate) enum Command {
     Restart(command::restart::Args),
     Reload(command::reload::Args),
     Breaker(command::breaker::Args),
+    Sandbox(command::sandbox::Args),
+    Doctor(command::doctor::Args),
     Mcp(command::mcp::Args),
 }
 

@@ -24,6 +24,7 @@ use crate::{
 pub mod breaker;
 pub mod call;
 pub mod check;
+pub mod doctor;
 pub mod events;
 pub mod failures;
 mod greeting;
@@ -32,6 +33,7 @@ pub mod mcp;
 mod print;
 pub mod reload;
 pub mod restart;
+pub mod sandbox;
 pub mod serve;
 pub mod status;
 pub mod stdio;

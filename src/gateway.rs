@@ -38,6 +38,7 @@ pub mod reload;
 mod served;
 pub mod status;
 
+pub(crate) use connect::command_of;
 use connect::{InProcess, Own};
 use served::Served;
 pub use status::Status;
@@ -110,10 +111,6 @@ impl Builder {
     pub fn start(self) -> Gateway {
         let Builder { config, in_process } = self;
         let tasks = TaskTracker::new();
-        let own = config.as_ref().map(Own::of).unwrap_or_default();
-        if let Some(ended @ 1..) = own.ledger.as_ref().map(Ledger::sweep) {
-            tracing::warn!("ended {ended} processes of servers that a killed seawall had left behind");
-        }
         let (store, cache) = match &config {
             Some(Config { gateway, .. }) => (
                 Store::open(crate::store::Settings::at(&gateway.database)),
@@ -121,6 +118,13 @@ impl Builder {
             ),
             None => (Store::discarding(), OfferCache::none()),
         };
+        let own = match &config {
+            Some(config) => Own::of(config, store.clone()),
+            None => Own::nowhere(store.clone()),
+        };
+        if let Some(ended @ 1..) = own.ledger.as_ref().map(Ledger::sweep) {
+            tracing::warn!("ended {ended} processes of servers that a killed seawall had left behind");
+        }
         let mut config = config.unwrap_or_default();
         for (name, _) in &in_process {
             config.servers.push(config::Server::in_process(name, &config.folder));
@@ -200,6 +204,9 @@ impl Gateway {
         let inner = Arc::downgrade(&self.0);
         let readiness: http::Readiness = Arc::new(move || inner.upgrade().map_or_else(gone, |inner| inner.readiness()));
         let front = Front::new(settings, self.gate(), readiness, &self.0.tasks);
+        if let Ok(address) = listener.local_addr() {
+            self.0.own.listeners.lock().unwrap_or_else(PoisonError::into_inner).push(address);
+        }
         let address = listener.local_addr().map(|address| address.to_string()).unwrap_or_default();
         current.fronts.push((address, Arc::downgrade(&front)));
         self.0.tasks.spawn(front.serve(listener, self.0.shutdown.clone(), self.0.farewell.clone()));

@@ -84,6 +84,8 @@ pub mod builtin;
 
 pub mod process;
 
+pub mod egress;
+
 pub mod sandbox;
 
 // Where failures and events are kept, beside the way.

@@ -41,6 +41,8 @@ fn run(command: Command, config: Option<std::path::PathBuf>) -> anyhow::Result<E
         Command::Restart(args) => command::restart::run(args, config),
         Command::Reload(args) => command::reload::run(args, config),
         Command::Breaker(args) => command::breaker::run(args, config),
+        Command::Sandbox(args) => command::sandbox::run(args, config),
+        Command::Doctor(args) => command::doctor::run(args),
         Command::Mcp(args) => command::block_on(command::mcp::run(args)),
     }
 }

@@ -6,6 +6,7 @@
 //! the gateway or the launcher itself ends. Its environment is built from nothing.
 
 use std::{
+    os::fd::OwnedFd,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -17,7 +18,7 @@ use tokio::{
 };
 use tokio_util::task::TaskTracker;
 
-use crate::sandbox::{Around, Policy, Profile, Report};
+use crate::sandbox::{Around, Plan, Policy, Profile, Report};
 
 mod exit;
 mod launch;
@@ -96,6 +97,8 @@ pub struct Pipes {
     pub stdin: ChildStdin,
     pub stdout: ChildStdout,
     pub stderr: ChildStderr,
+    /// Sockets that listen in its own network, for seawall to serve.
+    pub listeners: Vec<OwnedFd>,
 }
 
 /// A running tree. It ends with the last handle, at once; [`Child::stop`] is kinder.
@@ -105,31 +108,40 @@ pub struct Child(Arc<launch::Launched>);
 impl Command {
     /// Starts the program through the launcher and waits until it runs.
     pub async fn spawn(&self, tasks: &TaskTracker) -> Result<(Child, Pipes), SpawnError> {
-        if !self.cwd.is_dir() {
-            return Err(SpawnError::NoSuchDirectory(self.cwd.clone()));
-        }
+        let mut plan = self.plan()?;
         let mut env = self.environment();
-        let path = env.iter().rfind(|(name, _)| name == "PATH").map(|(_, value)| value.clone()).unwrap_or_default();
-        let program = resolve(&self.program, &self.cwd, path.clone())?;
+        let program = self.file(&env)?;
         let mark = ledger::mark();
         env.push((ledger::MARK_VARIABLE.to_owned(), mark.clone()));
-        let home = std::env::home_dir();
-        let around = Around {
-            server: &self.name,
-            program: &program,
-            args: &self.args,
-            cwd: &self.cwd,
-            path: &path,
-            home: home.as_deref(),
-            protected: &self.protected,
-            is_root: rustix::process::geteuid().is_root(),
-        };
-        let mut plan = self.sandbox.plan(&around).map_err(|refusal| SpawnError::Refused(refusal.to_string()))?;
         if !plan.is_off() {
             plan.private = ledger::private_folder(&mark);
         }
         let order = Order { program, args: self.args.clone(), env, cwd: self.cwd.clone(), plan };
         launch::launch(&order, &mark, self.ledger.as_ref(), tasks).await
+    }
+
+    /// What its policy comes to at this moment, on this machine.
+    pub fn plan(&self) -> Result<Plan, SpawnError> {
+        if !self.cwd.is_dir() {
+            return Err(SpawnError::NoSuchDirectory(self.cwd.clone()));
+        }
+        let env = self.environment();
+        let (program, home) = (self.file(&env)?, std::env::home_dir());
+        let around = Around {
+            server: &self.name,
+            program: &program,
+            args: &self.args,
+            cwd: &self.cwd,
+            path: &path_of(&env),
+            home: home.as_deref(),
+            protected: &self.protected,
+            is_root: rustix::process::geteuid().is_root(),
+        };
+        self.sandbox.plan(&around).map_err(|refusal| SpawnError::Refused(refusal.to_string()))
+    }
+
+    fn file(&self, env: &[(String, String)]) -> Result<PathBuf, SpawnError> {
+        resolve(&self.program, &self.cwd, path_of(env))
     }
 
     fn environment(&self) -> Vec<(String, String)> {
@@ -139,6 +151,10 @@ impl Command {
         let inherited = names.filter_map(|name| Some((name.to_owned(), std::env::var(name).ok()?)));
         inherited.chain(self.env.iter().cloned()).collect()
     }
+}
+
+fn path_of(env: &[(String, String)]) -> String {
+    env.iter().rfind(|(name, _)| name == "PATH").map(|(_, value)| value.clone()).unwrap_or_default()
 }
 
 /// Finds the file to run, as a shell would.

@@ -9,8 +9,12 @@ pub mod egress;
 #[cfg(target_os = "linux")]
 #[expect(unsafe_code, reason = "some system calls have no safe form")]
 pub(crate) mod linux;
+#[cfg(any(target_os = "macos", test))]
+mod macos;
 mod plan;
 mod policy;
+#[cfg(not(target_os = "linux"))]
+pub(crate) mod portable;
 mod resolve;
 
 pub use plan::{Bounds, Identity, Plan, Report, Tier};

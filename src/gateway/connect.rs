@@ -7,9 +7,11 @@ use tokio_util::task::TaskTracker;
 use crate::{
     call::BoxFuture,
     config::{self, Kind},
+    egress::{Denial, Egress, OwnListeners, Rule},
     link::{Connector, Inbox, Link, StartError},
     process::{Command, ledger::Ledger},
-    sandbox::Policy,
+    sandbox::{Network, Policy},
+    store::{Event, EventType, Store},
     upstream::{
         stdio::StdioConnector,
         url::{UrlConnector, UrlSettings},
@@ -24,8 +26,11 @@ pub(super) const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 pub(super) type InProcess = HashMap<String, Arc<dyn Connector>>;
 
 /// What every process of the gateway's is to know of the gateway.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone)]
 pub(super) struct Own {
+    store: Store,
+    /// Where seawall itself listens.
+    pub(super) listeners: OwnListeners,
     /// Of the servers' processes; `None` where nothing is kept on disk.
     pub(super) ledger: Option<Ledger>,
     /// What no server may see.
@@ -33,7 +38,12 @@ pub(super) struct Own {
 }
 
 impl Own {
-    pub(super) fn of(config: &config::Config) -> Self {
+    /// Of a gateway that keeps nothing on disk.
+    pub(super) fn nowhere(store: Store) -> Self {
+        Own { store, listeners: Arc::default(), ledger: None, protected: Vec::new() }
+    }
+
+    pub(super) fn of(config: &config::Config, store: Store) -> Self {
         let database = |suffix: &str| {
             let mut path = config.gateway.database.clone().into_os_string();
             path.push(suffix);
@@ -41,7 +51,7 @@ impl Own {
         };
         let mut protected = vec![config.path.clone(), config.gateway.state.clone()];
         protected.extend(["", "-wal", "-shm"].map(database));
-        Own { ledger: Some(Ledger::in_folder(&config.gateway.state)), protected }
+        Own { ledger: Some(Ledger::in_folder(&config.gateway.state)), protected, ..Own::nowhere(store) }
     }
 }
 
@@ -58,6 +68,7 @@ pub(super) fn connector(
     match &entry.kind {
         Kind::Command { argv, sandbox } => Arc::new(StdioConnector {
             command: command(entry, argv, sandbox, own),
+            egress: egress(entry, sandbox, own),
             limits: Limits { max_line_bytes: max_message_bytes, write_timeout: WRITE_TIMEOUT },
             tasks: tasks.clone(),
         }),
@@ -85,6 +96,12 @@ pub(super) fn fingerprint(entry: &config::Server) -> String {
     crate::text::digest(&format!("{reached_by:?}"))
 }
 
+/// How a `command` server is started, for trying it without a gateway.
+pub(crate) fn command_of(config: &config::Config, entry: &config::Server) -> Option<Command> {
+    let Kind::Command { argv, sandbox } = &entry.kind else { return None };
+    Some(command(entry, argv, sandbox, &Own { ledger: None, ..Own::of(config, Store::discarding()) }))
+}
+
 fn command(entry: &config::Server, argv: &[String], sandbox: &Policy, own: &Own) -> Command {
     let (program, args) =
         argv.split_first().map(|(program, args)| (program.clone(), args.to_vec())).unwrap_or_default();
@@ -99,6 +116,23 @@ fn command(entry: &config::Server, argv: &[String], sandbox: &Policy, own: &Own)
         protected: own.protected.clone(),
         ledger: own.ledger.clone(),
     }
+}
+
+fn egress(entry: &config::Server, sandbox: &Policy, own: &Own) -> Option<Egress> {
+    let Network::Allow(allowed) = &sandbox.network else { return None };
+    let rule = Rule::new(&entry.name, allowed, own.listeners.clone());
+    let (name, store) = (entry.name.to_string(), own.store.clone());
+    let on_denied = move |denial: &Denial| {
+        tracing::warn!(server = %name, "{denial}");
+        let metadata = serde_json::json!({ "host": denial.host, "port": denial.port, "message": denial.message });
+        store.event(Event {
+            category: "server",
+            event_type: EventType::SandboxDenied,
+            service_name: name.clone(),
+            metadata,
+        });
+    };
+    Some(Egress::new(rule, Arc::new(on_denied)))
 }
 
 /// A server that servers.toml asks for but that cannot be: parked with the reason.

@@ -74,14 +74,14 @@ pub(super) async fn launch(
         drop(entry);
         sender.send_replace(Some(exit));
     });
-    let (pid, report) = match timeout(ANSWER_TIMEOUT, converse(&control.0, order)).await {
-        Ok(Ok(Answer::Started { pid, report })) => (pid, report),
-        Ok(Ok(Answer::Failed(error))) => return Err(failure(order, error)),
+    let (pid, report, listeners) = match timeout(ANSWER_TIMEOUT, converse(&control.0, order)).await {
+        Ok(Ok((Answer::Started { pid, report }, listeners))) => (pid, report, listeners),
+        Ok(Ok((Answer::Failed(error), _))) => return Err(failure(order, error)),
         Ok(Err(error)) => return Err(io(error)),
         Err(_) => return Err(io(std::io::Error::other("the launcher does not answer"))),
     };
     let launched = Launched { launcher, pid, report, exit, control };
-    Ok((Child(Arc::new(launched)), Pipes { stdin, stdout, stderr }))
+    Ok((Child(Arc::new(launched)), Pipes { stdin, stdout, stderr, listeners }))
 }
 
 fn launcher_command(control: &OwnedFd) -> Result<tokio::process::Command, SpawnError> {
@@ -96,7 +96,7 @@ fn launcher_command(control: &OwnedFd) -> Result<tokio::process::Command, SpawnE
 }
 
 /// Says what to start and hears how that went.
-async fn converse(control: &UnixStream, order: &Order) -> std::io::Result<Answer> {
+async fn converse(control: &UnixStream, order: &Order) -> std::io::Result<(Answer, Vec<OwnedFd>)> {
     let stream = control.try_clone()?;
     stream.set_nonblocking(true)?;
     let stream = tokio::net::UnixStream::from_std(stream)?;
@@ -118,7 +118,7 @@ async fn converse(control: &UnixStream, order: &Order) -> std::io::Result<Answer
             return Err(std::io::Error::other("the launcher ended without an answer"));
         }
     }
-    serde_json::from_slice(&bytes).map_err(std::io::Error::other)
+    Ok((serde_json::from_slice(&bytes)?, fds))
 }
 
 fn failure(order: &Order, error: LaunchError) -> SpawnError {

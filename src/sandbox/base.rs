@@ -36,6 +36,8 @@ const ETC: [&str; 22] = [
     "services",
     "os-release",
 ];
+/// What a runtime runs, by the ends of its names.
+const SCRIPTS: [&str; 13] = ["js", "mjs", "cjs", "ts", "mts", "cts", "py", "pyz", "rb", "php", "pl", "sh", "jar"];
 /// Links are followed, and interpreters of interpreters, so far.
 const CHAIN_MAX: usize = 5;
 
@@ -45,8 +47,9 @@ pub(super) fn files(is_strict: bool, around: &Around<'_>) -> Vec<PathBuf> {
     let etc = ETC.iter().map(|name| Path::new("/etc").join(name));
     let mut files: Vec<PathBuf> = system.chain(etc).filter_map(|path| path.canonicalize().ok()).collect();
     of_program(around.program, is_strict, around, CHAIN_MAX, &mut files);
-    // What a runtime is told to run: the first argument that is a file.
-    let script = around.args.iter().map(|arg| around.cwd.join(arg)).find(|path| path.is_file());
+    // What a runtime is told to run. No other file is given for being named: it may well
+    // be a key, in a folder of keys.
+    let script = around.args.iter().map(|arg| around.cwd.join(arg)).find(|path| is_script(path));
     if let Some(script) = script.and_then(|script| script.canonicalize().ok()) {
         files.push(package_of(&script, around));
     }
@@ -75,6 +78,11 @@ fn of_program(program: &Path, is_strict: bool, around: &Around<'_>, left: usize,
     if let Some(interpreter) = interpreter(&program, around) {
         of_program(&interpreter, is_strict, around, left, files);
     }
+}
+
+fn is_script(path: &Path) -> bool {
+    let extension = path.extension().and_then(|extension| extension.to_str());
+    extension.is_some_and(|extension| SCRIPTS.contains(&extension)) && path.is_file()
 }
 
 /// The prefix that a runtime is installed under, `X` of `X/bin/program`; else the folder

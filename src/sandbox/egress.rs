@@ -48,6 +48,21 @@ fn address_of(host: &str, allowed: &[Destination]) -> Option<Ipv4Addr> {
     Some(Ipv4Addr::new(127, 1, (number >> 8) as u8, (number & 0xff) as u8))
 }
 
+/// What tells programs of the proxy.
+pub(super) fn variables() -> [(&'static str, String); 7] {
+    let proxy = format!("http://{}:{}", PROXY.0, PROXY.1);
+    [
+        ("HTTP_PROXY", proxy.clone()),
+        ("http_proxy", proxy.clone()),
+        ("HTTPS_PROXY", proxy.clone()),
+        ("https_proxy", proxy),
+        ("NO_PROXY", String::new()),
+        ("no_proxy", String::new()),
+        // Node from 22.21 on looks at them only then.
+        ("NODE_USE_ENV_PROXY", "1".to_owned()),
+    ]
+}
+
 pub(super) fn hosts_file(network: &Network) -> String {
     let mut text = "127.0.0.1 localhost sandbox\n::1 localhost\n".to_owned();
     let Network::Allow(allowed) = network else { return text };

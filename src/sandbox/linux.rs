@@ -9,7 +9,7 @@ use rustix::{
     process::Pid,
 };
 
-use super::{Network, Plan, Refusal, Report, Tier};
+use super::{Network, Plan, Refusal, Report, Tier, egress};
 
 mod landlock;
 mod net;
@@ -105,7 +105,7 @@ pub(crate) fn without_namespaces(plan: &Plan, why: &str) -> Result<Vec<String>, 
     if let Some(need) = plan.needs_full.first() {
         let server = &plan.server;
         return Err(Refusal(format!(
-            "{need} needs namespaces, and this machine gives none: {why}. \
+            "{need} needs namespaces, and {why}. \
              To accept less, take it out under [servers.{server}.sandbox], or write sandbox = \"off\" for no protection"
         )));
     }
@@ -168,7 +168,11 @@ pub(crate) fn variables(plan: &Plan, tier: Tier) -> Vec<(String, PathBuf)> {
         return Vec::new();
     }
     let (home, tmp) = plan.private_folders(tier);
-    vec![("HOME".to_owned(), home), ("TMPDIR".to_owned(), tmp)]
+    let mut variables = vec![("HOME".to_owned(), home), ("TMPDIR".to_owned(), tmp)];
+    if matches!(plan.network, Network::Allow(_)) {
+        variables.extend(egress::variables().map(|(name, value)| (name.to_owned(), value.into())));
+    }
+    variables
 }
 
 /// Home and temporary files of the core tier.

@@ -17,6 +17,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::{
     call::{Answer, BoxFuture, Message, Method, Payload, Trail},
+    egress::Egress,
     link::{Answerer, Connector, Gone, Inbox, Link, LinkError, StartError, Vitals},
     process::{self, Child, Command, SpawnError, tail::Tail},
     wire::peer::{End, Guilty, Limits, Listener, Peer},
@@ -29,9 +30,10 @@ const LAST_WORDS_WAIT: Duration = Duration::from_millis(40);
 /// How long a process that broke off its connection may live on.
 const BROKEN_GRACE: Duration = Duration::from_secs(2);
 
-#[derive(Debug)]
 pub struct StdioConnector {
     pub command: Command,
+    /// The way out, for a server that has a list of places.
+    pub egress: Option<Egress>,
     pub limits: Limits,
     pub tasks: TaskTracker,
 }
@@ -44,6 +46,15 @@ impl Connector for StdioConnector {
                 error if error.is_permanent() => StartError::Permanent(error.to_string()),
                 error => StartError::Transient(error.to_string()),
             })?;
+            if let Some(egress) = self.egress.clone() {
+                let ended = child.clone();
+                self.tasks.spawn(async move {
+                    tokio::select! {
+                        () = egress.serve(pipes.listeners) => {}
+                        _ = ended.exited() => {}
+                    }
+                });
+            }
             let tail = Tail::default();
             self.tasks.spawn(tail.clone().follow(pipes.stderr));
             let streams = (pipes.stdout, pipes.stdin);

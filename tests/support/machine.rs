@@ -1,6 +1,8 @@
 //! Who runs the gateway, and what the machine gives: by programs that become it.
 
-use std::{os::unix::fs::PermissionsExt as _, path::Path, process::Command};
+use std::{os::unix::fs::PermissionsExt as _, path::Path, process::Command, time::Duration};
+
+use super::wait::wait_until;
 
 /// An ordinary user of the tests, with no name.
 pub const USER: u32 = 1500;
@@ -55,8 +57,15 @@ impl Machine {
         self.free(program)
     }
 
-    /// What `status --json` says of one server's sandbox.
-    pub fn sandbox_of(self, server: &str, config: &Path) -> serde_json::Value {
+    /// What `status --json` says of one running server's sandbox.
+    pub async fn sandbox_of(self, server: &str, config: &Path) -> serde_json::Value {
+        wait_until(Duration::from_secs(20), "the server to run", async || {
+            Some(self.asked_for_sandbox(server, config)).filter(|sandbox| sandbox["tree_kill"] != "none")
+        })
+        .await
+    }
+
+    fn asked_for_sandbox(self, server: &str, config: &Path) -> serde_json::Value {
         let mut command = self.owner(env!("CARGO_BIN_EXE_seawall").as_ref());
         command.args(["status", "--json", "--config"]).arg(config);
         let output = command.output().expect("seawall can be run");

@@ -101,7 +101,7 @@ fn start_inside(order: &Order, namespaces: sandbox::Namespaces) -> Result<Starte
     let (outcome, say_outcome) = pipe().map_err(|error| failed("no pipe", error))?;
     let (notes, read_notes) = Notes::pair().map_err(|error| failed("no socket", error))?;
     let child = match sys::fork_into(namespaces.bits()) {
-        Err(error) => return Err(failed("no namespaces", sandbox::explain_namespaces(error))),
+        Err(error) => return Err(failed("they cannot be made", sandbox::explain_namespaces(error))),
         Ok(Fork::Child) => {
             drop((may_go, outcome, read_notes));
             init::run(order, init::Ends { go, notes, outcome: say_outcome })

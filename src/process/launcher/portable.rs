@@ -13,17 +13,21 @@ use std::{
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 
 use super::super::talk::{Answer, LaunchError, Order, STOP_POLITELY};
-use crate::sandbox;
+use crate::sandbox::portable;
 
 /// Returns only where nothing was started.
 pub(super) fn run(order: Order, control: &UnixStream) -> LaunchError {
     let _ = rustix::process::setsid();
-    let report = match sandbox::report(&order.plan) {
-        Ok(report) => report,
+    let confined = match portable::confine(&order.plan, &order.program) {
+        Ok(confined) => confined,
         Err(refusal) => return refusal.into(),
     };
-    let mut command = Command::new(&order.program);
-    command.args(&order.args).env_clear().envs(order.env).current_dir(&order.cwd).process_group(0);
+    let report = confined.report;
+    let private = order.plan.private;
+    let cwd = confined.variables.first().filter(|_| !order.plan.keeps_cwd).map_or(order.cwd, |(_, home)| home.clone());
+    let mut command = Command::new(&confined.program);
+    command.args(&confined.before).args(&order.args).env_clear().envs(confined.variables).envs(order.env);
+    command.current_dir(cwd).process_group(0);
     let mut child = match command.spawn() {
         Ok(child) => child,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return LaunchError::NotFound(error.to_string()),
@@ -53,6 +57,9 @@ pub(super) fn run(order: Order, control: &UnixStream) -> LaunchError {
     }
     let status = child.wait();
     signal(Signal::KILL);
+    if !private.as_os_str().is_empty() {
+        let _ = std::fs::remove_dir_all(private);
+    }
     end_like(status.unwrap_or_default())
 }
 

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use landlock::{
     ABI, Access as _, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible as _, PathBeneath, PathFd, Ruleset,
-    RulesetAttr as _, RulesetCreatedAttr as _, RulesetError, RulesetStatus, Scope,
+    RulesetAttr as _, RulesetCreatedAttr as _, RulesetStatus, Scope,
 };
 
 use super::super::{Network, Plan, Refusal, Tier};
@@ -49,7 +49,7 @@ pub(super) fn apply(plan: &Plan, tier: Tier) -> Result<(), Refusal> {
     restrict(plan, tier, version).map_err(|error| Refusal::of("Landlock cannot be applied", error))
 }
 
-fn restrict(plan: &Plan, tier: Tier, version: u32) -> Result<(), RulesetError> {
+fn restrict(plan: &Plan, tier: Tier, version: u32) -> Result<(), Box<dyn std::error::Error>> {
     let abi = known(version);
     let read = AccessFs::from_read(abi);
     let mut write = AccessFs::from_all(abi) & !(AccessFs::MakeChar | AccessFs::MakeBlock);
@@ -81,6 +81,10 @@ fn restrict(plan: &Plan, tier: Tier, version: u32) -> Result<(), RulesetError> {
         let Ok(opened) = PathFd::new(path) else { continue };
         let access = if is_folder(path) { access } else { access & AccessFs::from_file(abi) };
         rules = rules.add_rule(PathBeneath::new(opened, access))?;
+    }
+    if tier == Tier::Full {
+        // Nothing is there that was not granted: its names may be listed.
+        rules = rules.add_rule(PathBeneath::new(PathFd::new("/")?, AccessFs::ReadDir))?;
     }
     let status = rules.restrict_self()?;
     // A hard requirement that was not met has been an error above.

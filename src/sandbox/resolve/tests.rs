@@ -1,1 +1,146 @@
+use std::os::unix::fs::symlink;
 
+use super::*;
+
+struct Place {
+    folder: tempfile::TempDir,
+    protected: Vec<PathBuf>,
+}
+
+impl Place {
+    fn new() -> Self {
+        // Not below the folder for temporary files, which is too broad by itself.
+        let target = Path::new(env!("CARGO_MANIFEST_DIR")).join("target");
+        std::fs::create_dir_all(&target).expect("a folder to build in");
+        let folder = tempfile::tempdir_in(target).expect("a folder");
+        Place { folder, protected: Vec::new() }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().canonicalize().expect("it exists").join(name)
+    }
+
+    fn file(&self, name: &str, text: &str) -> PathBuf {
+        let path = self.path(name);
+        std::fs::create_dir_all(path.parent().expect("a folder")).expect("made");
+        std::fs::write(&path, text).expect("written");
+        path
+    }
+
+    fn plan(&self, policy: &Policy, program: &Path, args: &[&str]) -> Result<Plan, Refusal> {
+        let args: Vec<String> = args.iter().map(|arg| (*arg).to_owned()).collect();
+        let home = self.path("home");
+        std::fs::create_dir_all(&home).expect("made");
+        policy.plan(&Around {
+            server: "files",
+            program,
+            args: &args,
+            cwd: &self.path(""),
+            path: "/usr/bin:/bin",
+            home: Some(&home),
+            protected: &self.protected,
+            is_root: false,
+        })
+    }
+}
+
+fn reads(plan: &Plan, path: &Path) -> bool {
+    is_within(path, &plan.read)
+}
+
+#[test]
+fn a_program_gets_its_own_prefix_and_never_the_home_around_it() {
+    let place = Place::new();
+    let tool = place.file("runtime/bin/tool", "");
+    let library = place.file("runtime/lib/library", "");
+    let plan = place.plan(&Policy::default(), &tool, &[]).expect("a plan");
+    assert!(reads(&plan, &tool) && reads(&plan, &library));
+
+    let key = place.file("home/.ssh/id", "");
+    let tool = place.file("home/bin/tool", "");
+    let plan = place.plan(&Policy::default(), &tool, &[]).expect("a plan");
+    assert!(reads(&plan, &tool) && !reads(&plan, &key), "{:?}", plan.read);
+
+    let state = place.file("home/.local/share/other", "");
+    let real = place.file("home/.local/share/tools/x/bin/tool", "");
+    std::fs::create_dir_all(place.path("home/.local/bin")).expect("made");
+    let link = place.path("home/.local/bin/tool");
+    symlink(&real, &link).expect("linked");
+    let plan = place.plan(&Policy::default(), &link, &[]).expect("a plan");
+    assert!(reads(&plan, &real) && reads(&plan, &link) && !reads(&plan, &state), "{:?}", plan.read);
+}
+
+#[test]
+fn a_script_gets_its_package_and_another_file_is_not_given_for_being_named() {
+    let place = Place::new();
+    let node = place.file("runtime/bin/node", "");
+    let script = place.file("app/node_modules/a/dist/index.js", "");
+    let dependency = place.file("app/node_modules/b/index.js", "");
+    let key = place.file("keys/id", "");
+    let other = place.file("app/secret", "");
+    let args = [key.to_str().expect("UTF-8"), script.to_str().expect("UTF-8")];
+    let plan = place.plan(&Policy::default(), &node, &args).expect("a plan");
+    assert!(reads(&plan, &script) && reads(&plan, &dependency));
+    assert!(!reads(&plan, &key) && !reads(&plan, &other), "{:?}", plan.read);
+}
+
+#[test]
+fn a_virtual_environment_gets_the_python_behind_it() {
+    let place = Place::new();
+    let real = place.file("pythons/3/bin/python3", "");
+    let library = place.file("pythons/3/lib/os.py", "");
+    let home = format!("home = {}\n", place.path("pythons/3/bin").display());
+    place.file("venv/pyvenv.cfg", &home);
+    std::fs::create_dir_all(place.path("venv/bin")).expect("made");
+    let python = place.path("venv/bin/python");
+    symlink(&real, &python).expect("linked");
+    let plan = place.plan(&Policy::default(), &python, &[]).expect("a plan");
+    assert!(reads(&plan, &python) && reads(&plan, &library), "{:?}", plan.read);
+}
+
+#[test]
+fn strict_gives_no_prefix_and_needs_everything() {
+    let place = Place::new();
+    let tool = place.file("runtime/bin/tool", "");
+    let library = place.file("runtime/lib/library", "");
+    let policy = Policy { profile: Profile::Strict, ..Policy::default() };
+    let plan = place.plan(&policy, &tool, &[]).expect("a plan");
+    assert!(reads(&plan, &tool) && !reads(&plan, &library));
+    assert_eq!(plan.needs_full, ["profile = \"strict\""]);
+}
+
+#[test]
+fn seawalls_own_files_are_masked_and_never_writable() {
+    let mut place = Place::new();
+    let tool = place.file("runtime/bin/tool", "");
+    let own = place.file("project/servers.toml", "");
+    place.protected.push(own.clone());
+    let policy = Policy { read: vec![place.path("project")], ..Policy::default() };
+    let plan = place.plan(&policy, &tool, &[]).expect("a plan");
+    assert_eq!(plan.masked, [own]);
+    assert_eq!(plan.needs_full.len(), 1);
+
+    for path in [place.path("project"), place.path("home"), PathBuf::from("/")] {
+        let policy = Policy { write: vec![path.clone()], ..Policy::default() };
+        assert!(place.plan(&policy, &tool, &[]).is_err(), "{}", path.display());
+    }
+}
+
+#[test]
+fn variables_that_change_programs_are_not_passed_through() {
+    let place = Place::new();
+    let tool = place.file("runtime/bin/tool", "");
+    for name in ["LD_PRELOAD", "LD_LIBRARY_PATH", "DYLD_INSERT_LIBRARIES", "NODE_OPTIONS", "BASH_ENV"] {
+        let policy = Policy { env: vec![name.to_owned()], ..Policy::default() };
+        let refusal = place.plan(&policy, &tool, &[]).expect_err(name);
+        assert!(refusal.to_string().contains("[servers.files.env]"), "{refusal}");
+    }
+}
+
+#[test]
+fn a_line_of_passwd_is_read() {
+    let passwd = "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65533:n:/:/bin/false\nbad\n";
+    let identity = find_user(passwd, "nobody").expect("there");
+    assert_eq!((identity.uid, identity.gid), (65534, 65533));
+    assert_eq!(find_user(passwd, "no"), None);
+}
