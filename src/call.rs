@@ -111,6 +111,19 @@ pub struct Trail {
     /// Microseconds after `began`, plus one; zero while nothing was sent.
     last_life_us: AtomicU64,
     instance: AtomicU64,
+    /// Questions of the server that the client has not answered yet.
+    open_questions: AtomicU64,
+}
+
+/// A question is open: see [`Trail::asks`].
+#[derive(Debug)]
+pub struct Asking(Arc<Trail>);
+
+impl Drop for Asking {
+    fn drop(&mut self) {
+        self.0.alive();
+        self.0.open_questions.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl Default for Trail {
@@ -121,7 +134,12 @@ impl Default for Trail {
 
 impl Trail {
     pub fn new() -> Self {
-        Trail { began: Instant::now(), last_life_us: AtomicU64::new(0), instance: AtomicU64::new(0) }
+        Trail {
+            began: Instant::now(),
+            last_life_us: AtomicU64::new(0),
+            instance: AtomicU64::new(0),
+            open_questions: AtomicU64::new(0),
+        }
     }
 
     pub fn began(&self) -> Instant {
@@ -140,10 +158,17 @@ impl Trail {
         self.last_life_us.store(since_began_us + 1, Ordering::Relaxed);
     }
 
+    /// The server waits for its client: while a person thinks, it is not silent.
+    pub fn asks(self: &Arc<Self>) -> Asking {
+        self.open_questions.fetch_add(1, Ordering::Relaxed);
+        Asking(self.clone())
+    }
+
     /// When the call was sent or last showed life; `None` while nothing was sent.
     pub fn last_life(&self) -> Option<Instant> {
         match self.last_life_us.load(Ordering::Relaxed) {
             0 => None,
+            _ if self.open_questions.load(Ordering::Relaxed) > 0 => Some(Instant::now()),
             after_us => Some(self.began + Duration::from_micros(after_us - 1)),
         }
     }
@@ -173,6 +198,16 @@ pub enum Answer {
     Error(Payload),
 }
 
+impl Answer {
+    /// The same without raw line breaks; see [`Payload::on_one_line`].
+    pub fn on_one_line(self) -> Answer {
+        match self {
+            Answer::Result(result) => Answer::Result(result.on_one_line()),
+            Answer::Error(error) => Answer::Error(error.on_one_line()),
+        }
+    }
+}
+
 /// What a peer sends on its own.
 #[derive(Clone, Debug)]
 pub enum Message {
@@ -186,6 +221,10 @@ pub trait Wire: Send + Sync {
     fn tell(&self, method: Method, params: Option<Payload>);
     /// A question of the server to the client (sampling, elicitation, roots).
     fn ask(&self, method: Method, params: Option<Payload>) -> BoxFuture<'_, Answer>;
+    /// The client was asked to come back with an answer. Whether it will, nobody knows.
+    fn is_away(&self) -> bool {
+        false
+    }
 }
 
 pub type Back = Arc<dyn Wire>;

@@ -30,7 +30,7 @@ Examples:
   seawall check                    is servers.toml right?
   seawall status                   how are the servers?
   seawall failures --since 1h      what went wrong lately?
-  seawall why 3k7                  the story of one failure
+  seawall why 1qr46d               the story of one failure, by its id or the beginning of it
   seawall call files__list_directory '{\"path\":\".\"}'
 
 Exit codes: 0 done, 1 failed, 2 wrong usage, 3 no gateway is running, 78 servers.toml is bad.";

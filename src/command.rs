@@ -4,6 +4,7 @@
 use std::{
     path::{Path, PathBuf},
     process::ExitCode,
+    time::Duration,
 };
 
 use anyhow::Context as _;
@@ -42,6 +43,7 @@ pub mod why;
 /// `EX_CONFIG` of sysexits.h: the servers.toml is bad, or there is none.
 const EXIT_BAD_CONFIG: u8 = 78;
 const EXIT_NO_GATEWAY: u8 = 3;
+const RUNTIME_END_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// What an error means to a script.
 pub fn exit_code(error: &anyhow::Error) -> ExitCode {
@@ -57,21 +59,28 @@ pub fn exit_code(error: &anyhow::Error) -> ExitCode {
 /// Where the database of a servers.toml is, be the file good or bad: who asks for
 /// failures may well have one that is bad.
 pub fn database(config: Option<PathBuf>) -> anyhow::Result<PathBuf> {
-    place(config, |config| config.gateway.database.clone(), "seawall.db")
+    place(config, |config| config.gateway.database.clone(), "database", "seawall.db")
 }
 
 fn state_folder(config: Option<PathBuf>) -> anyhow::Result<PathBuf> {
-    place(config, |config| config.gateway.state.clone(), ".seawall")
+    place(config, |config| config.gateway.state.clone(), "state", ".seawall")
 }
 
-fn place(config: Option<PathBuf>, of: impl Fn(&Config) -> PathBuf, default: &str) -> anyhow::Result<PathBuf> {
+fn place(
+    config: Option<PathBuf>,
+    of: impl Fn(&Config) -> PathBuf,
+    key: &str,
+    default: &str,
+) -> anyhow::Result<PathBuf> {
     let path = find(config)?;
     match Reloader::new(&path, Overrides::default()).load() {
         Ok(config) => Ok(of(&config)),
         Err(_) => {
             let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-            eprintln!("seawall: {} is bad (`seawall check` says why); using {default} beside it", path.display());
-            Ok(folder.join(default))
+            let said = std::fs::read_to_string(&path).ok().and_then(|text| config::said_of_gateway(&text, key));
+            let place = said.as_deref().unwrap_or(default);
+            eprintln!("seawall: {} is bad (`seawall check` says why); using {place}", path.display());
+            Ok(folder.join(place))
         }
     }
 }
@@ -88,23 +97,21 @@ fn load_config(config: Option<PathBuf>, overrides: Overrides) -> anyhow::Result<
 }
 
 pub fn block_on<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
-    tokio::runtime::Builder::new_multi_thread()
+    let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .thread_name("seawall")
         .build()
-        .context("no runtime can be started")?
-        .block_on(work)
+        .context("no runtime can be started")?;
+    let result = runtime.block_on(work);
+    // Long enough to drop every task and with it every child; dropping the runtime
+    // would wait for a thread that reads stdin until the client says something.
+    runtime.shutdown_timeout(RUNTIME_END_TIMEOUT);
+    result
 }
 
 fn ask_gateway(config: Option<PathBuf>, request: &Request) -> anyhow::Result<Box<RawValue>> {
     let state = state_folder(config)?;
-    block_on(async {
-        let answer = control::ask(&state, request).await;
-        answer.map_err(|error| match error {
-            ControlError::NoGateway => anyhow::Error::new(error).context("start one with `seawall serve`"),
-            error => error.into(),
-        })
-    })
+    block_on(async { Ok(control::ask(&state, request).await?) })
 }
 
 /// Asks the running gateway; where there is none, does `work` with one of its own, of
@@ -122,6 +129,7 @@ fn gateway_or_own(
             Err(ControlError::NoGateway) => {}
             answered => return Ok(answered?),
         }
+        eprintln!("seawall: no gateway is running, the servers run for the length of this command");
         let (_, mut config) = load_config(Some(path), Overrides::default())?;
         if let Some(only) = only.filter(|only| config.servers.iter().any(|server| &*server.name == *only)) {
             config.servers.retain(|server| &*server.name == only);

@@ -30,7 +30,7 @@ mod variables;
 
 pub use alert::{Alert, Notify};
 pub use complaint::{Complaint, Complaints, Place};
-pub use find::{NotFound, find};
+pub use find::{NotFound, find, said_of_gateway};
 pub use gateway::Gateway;
 pub use sandbox::{Destination, Launcher, Limits, Network, Profile, Sandbox, Tier};
 pub use schedule::Schedule;

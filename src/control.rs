@@ -38,6 +38,8 @@ const CONNECTIONS_MAX: usize = 256;
 /// A request must have arrived by then.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 const REQUEST_MAX_BYTES: u64 = 64 * 1024 * 1024;
+/// Answers that were given as the gateway ended have so long to be read.
+const LAST_WORDS_TIMEOUT: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(tag = "op", rename_all = "snake_case")]
@@ -72,7 +74,7 @@ pub enum Reply {
 #[derive(Debug, thiserror::Error)]
 pub enum ControlError {
     /// Nobody listens: no gateway of this config is running.
-    #[error("no gateway is running for this config")]
+    #[error("no gateway is running for this config; start one with `seawall serve`")]
     NoGateway,
     #[error("the gateway did not answer: {0}")]
     Broken(#[from] io::Error),
@@ -165,13 +167,12 @@ pub async fn serve(listener: UnixListener, gateway: Gateway, reloader: Arc<reloa
             continue;
         }
         let (gateway, reloader) = (gateway.clone(), reloader.clone());
-        let shutdown = gateway.shutdown_signal();
+        let farewell = gateway.farewell_signal();
         gateway.tasks().clone().spawn(async move {
-            let drain = gateway.config().gateway.drain;
             tokio::select! {
                 () = connection(stream, &gateway, &reloader) => {}
-                // A client that has joined gets what the calls get, and no more.
-                () = async { shutdown.cancelled().await; tokio::time::sleep(drain).await } => {}
+                // Who has been silent, or does not read, must not keep the gateway.
+                () = async { farewell.cancelled().await; tokio::time::sleep(LAST_WORDS_TIMEOUT).await } => {}
             }
             drop(place);
         });
@@ -256,6 +257,7 @@ async fn stdio(
         },
     };
     send(&mut write, ok(&())).await;
-    let drain = gateway.config().gateway.drain;
-    downstream::stdio::serve((read, write), gateway.gate(), scope, gateway.limits(), drain, gateway.tasks()).await;
+    let (drain, farewell) = (gateway.config().gateway.drain, gateway.farewell_signal());
+    let (gate, limits) = (gateway.gate(), gateway.limits());
+    downstream::stdio::serve((read, write), gate, scope, limits, drain, farewell, gateway.tasks()).await;
 }

@@ -2,4 +2,8 @@
 //! further in there is a [`Session`](crate::session::Session) and its messages.
 
 pub mod http;
+mod mailbox;
+mod questions;
+mod rounds;
+mod stateless;
 pub mod stdio;

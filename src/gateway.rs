@@ -70,6 +70,8 @@ struct Inner {
     tasks: TaskTracker,
     /// Stops listeners and background tasks.
     shutdown: CancellationToken,
+    /// Ends the connections of clients that would stay.
+    farewell: CancellationToken,
     draining: AtomicBool,
     began: Instant,
 }
@@ -142,6 +144,7 @@ impl Builder {
             }),
             tasks: tasks.clone(),
             shutdown: CancellationToken::new(),
+            farewell: CancellationToken::new(),
             draining: AtomicBool::new(false),
             began: Instant::now(),
         }));
@@ -185,6 +188,12 @@ impl Gateway {
         self.0.shutdown.clone()
     }
 
+    /// Cancelled when no call is under way any more: clients that are still connected,
+    /// with a stream or half a request open, would otherwise keep the gateway.
+    pub fn farewell_signal(&self) -> CancellationToken {
+        self.0.farewell.clone()
+    }
+
     /// Serves Streamable HTTP on `listener` until the shutdown.
     pub fn serve_http(&self, listener: TcpListener) {
         let mut current = self.0.current();
@@ -200,7 +209,7 @@ impl Gateway {
         }
         let address = listener.local_addr().map(|address| address.to_string()).unwrap_or_default();
         current.fronts.push((address, Arc::downgrade(&front)));
-        self.0.tasks.spawn(front.serve(listener, self.0.shutdown.clone()));
+        self.0.tasks.spawn(front.serve(listener, self.0.shutdown.clone(), self.0.farewell.clone()));
     }
 
     /// Runs a task until the shutdown.
@@ -208,6 +217,14 @@ impl Gateway {
         let shutdown = self.0.shutdown.clone();
         self.0.tasks.spawn(async move {
             let _ = shutdown.run_until_cancelled(task).await;
+        });
+    }
+
+    /// Runs a task until the shutdown is done: it can still say that one is under way.
+    pub fn spawn_to_the_end(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let farewell = self.0.farewell.clone();
+        self.0.tasks.spawn(async move {
+            let _ = farewell.run_until_cancelled(task).await;
         });
     }
 
@@ -299,6 +316,7 @@ impl Gateway {
         self.0.shutdown.cancel();
         let _ = timeout(drain, join_all(upstreams.iter().map(Upstream::idle))).await;
         join_all(upstreams.iter().map(Upstream::stop)).await;
+        self.0.farewell.cancel();
         self.event(EventType::ServiceStop, serde_json::json!({ "pid": std::process::id() }));
         self.0.tasks.close();
         let mut unfinished = Vec::new();
@@ -354,12 +372,12 @@ impl Inner {
         }
     }
 
+    /// Ready from the start: a slow or broken server must not keep traffic from the others.
     fn readiness(&self) -> (bool, Payload) {
         let is_ready = !self.draining.load(Ordering::Relaxed);
-        let states: std::collections::BTreeMap<String, &'static str> = {
-            let current = self.current();
-            current.served.iter().map(|one| (one.name().to_string(), one.upstream.status().state)).collect()
-        };
+        let served = self.current().served.clone();
+        let states: std::collections::BTreeMap<String, &'static str> =
+            served.iter().map(|one| (one.name().to_string(), one.upstream.status().state)).collect();
         (is_ready, Payload::of(&serde_json::json!({ "ready": is_ready, "servers": states })))
     }
 }

@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 
 use crate::{
     call::{Answer, BoxFuture, Message, Method, Payload, Trail},
+    era::Era,
     sandbox::Report,
 };
 
@@ -13,6 +14,11 @@ pub trait Connector: Send + Sync + 'static {
     /// `number` is the instance's number, unique within the gateway's run. What the
     /// server says on its own goes to `inbox`, in wire order.
     fn connect(&self, number: u64, inbox: Arc<dyn Inbox>) -> BoxFuture<'_, Result<Arc<dyn Link>, StartError>>;
+
+    /// The era of its servers, where that is known without asking.
+    fn era(&self) -> Option<Era> {
+        None
+    }
 }
 
 /// One connection to a running server. Knows nothing of MCP beyond JSON-RPC.

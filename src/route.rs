@@ -24,6 +24,7 @@ mod cache;
 mod catalog;
 mod dispatch;
 mod hello;
+mod listen;
 mod names;
 mod shelf;
 
@@ -88,6 +89,8 @@ struct Inner {
 struct Members {
     sessions: BTreeMap<u64, Arc<Session>>,
     subscribers: HashMap<(ServerName, String), HashSet<u64>>,
+    /// Which list changes a listening session asked for; others hear of all.
+    filters: HashMap<u64, Vec<&'static str>>,
 }
 
 impl Router {
@@ -231,6 +234,19 @@ impl Gate for Router {
             }
             (_, Scope::All) => tracing::debug!(%method, "a notification that is for no one server"),
         }
+    }
+
+    fn listen(&self, session: &Arc<Session>, wanted: Payload) -> BoxFuture<'static, Result<Payload, Payload>> {
+        Box::pin(listen::listen(self.0.clone(), session.clone(), wanted))
+    }
+
+    fn tool_with_headers(&self, scope: &Scope, name: &str) -> Option<Payload> {
+        let catalog = self.0.catalog.load();
+        let item = match scope {
+            Scope::All => catalog.tool(name)?.1,
+            Scope::One(server) => catalog.shelf(server)?.tools.iter().find(|tool| &*tool.own == name)?,
+        };
+        item.has_headers.then(|| item.own_json.clone())
     }
 
     fn close(&self, session: &Arc<Session>) {

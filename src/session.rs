@@ -7,11 +7,14 @@ use std::{
     fmt,
     sync::{
         Arc,
-        atomic::{AtomicU8, Ordering},
+        atomic::{AtomicU8, AtomicU64, Ordering},
     },
 };
 
-use crate::call::{Answer, Back, BoxFuture, Method, Payload, ServerName};
+use crate::{
+    call::{Answer, Back, BoxFuture, Method, Payload, ServerName},
+    era::Era,
+};
 
 /// Which servers a client sees.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -27,12 +30,15 @@ pub struct Session {
     /// Unique within this process.
     pub number: u64,
     pub scope: Scope,
+    pub era: Era,
     /// The client's own name and version, for people: `claude-code 2.1.0`.
     pub client: Arc<str>,
     /// The protocol version that this client speaks.
     pub protocol: Arc<str>,
     /// The client's capabilities as it sent them.
     pub capabilities: Payload,
+    /// The client's `clientInfo` as it sent it.
+    pub client_info: Payload,
     /// The way to the client when no call is there to answer on.
     pub back: Back,
     pub log_level: LogLevel,
@@ -51,7 +57,15 @@ impl Default for LogLevel {
     }
 }
 
+/// A level above all others.
+const SILENT: u8 = u8::MAX;
+
 impl LogLevel {
+    /// Hears nothing, until a level is set.
+    pub fn silent() -> Self {
+        LogLevel(AtomicU8::new(SILENT))
+    }
+
     /// False if there is no such level.
     pub fn set(&self, level: &str) -> bool {
         let known = LOG_LEVELS.iter().position(|name| *name == level).and_then(|at| u8::try_from(at).ok());
@@ -66,8 +80,8 @@ impl LogLevel {
     /// does not know is.
     pub fn hears(&self, params: Option<&Payload>) -> bool {
         let least = self.0.load(Ordering::Relaxed);
-        if least == 0 {
-            return true;
+        if least == 0 || least == SILENT {
+            return least == 0;
         }
         let level = params.and_then(|params| params.text("level"));
         let known = level.and_then(|level| LOG_LEVELS.iter().position(|name| *name == level));
@@ -76,12 +90,57 @@ impl LogLevel {
 
     /// The most verbose of several.
     pub fn most_verbose<'a>(levels: impl Iterator<Item = &'a LogLevel>) -> &'static str {
-        let least = levels.map(|level| level.0.load(Ordering::Relaxed)).min().unwrap_or(0);
+        let set = levels.map(|level| level.0.load(Ordering::Relaxed)).filter(|level| *level != SILENT);
+        let least = set.min().unwrap_or(0);
         LOG_LEVELS[usize::from(least) % LOG_LEVELS.len()]
     }
 }
 
 impl Session {
+    /// Numbers are unique within this process.
+    pub fn next_number() -> u64 {
+        static LAST: AtomicU64 = AtomicU64::new(0);
+        LAST.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// The same client, to be changed in part.
+    pub fn like(other: &Session) -> Session {
+        Session {
+            number: Self::next_number(),
+            scope: other.scope.clone(),
+            era: other.era,
+            client: other.client.clone(),
+            protocol: other.protocol.clone(),
+            capabilities: other.capabilities.clone(),
+            client_info: other.client_info.clone(),
+            back: other.back.clone(),
+            log_level: LogLevel(AtomicU8::new(other.log_level.0.load(Ordering::Relaxed))),
+        }
+    }
+
+    /// Name and version for people, harmless whatever the client sent.
+    pub fn client_name(client_info: &Payload) -> String {
+        let text_of = |key| client_info.text(key).unwrap_or_default();
+        crate::text::quote(format!("{} {}", text_of("name"), text_of("version")).trim(), 100)
+    }
+
+    /// The capability that the client would have to declare to be asked this, as an
+    /// object like `{"sampling":{}}`; `None` if it has.
+    pub fn lacks(&self, method: &str, params: Option<&Payload>) -> Option<Payload> {
+        let (capability, missing) = match method {
+            "sampling/createMessage" => ("sampling", r#"{"sampling":{}}"#),
+            "elicitation/create" => ("elicitation", r#"{"elicitation":{}}"#),
+            "roots/list" => ("roots", r#"{"roots":{}}"#),
+            // A question that MCP does not know: the client may.
+            _ => return None,
+        };
+        let Some(declared) = self.capabilities.member(capability) else { return Some(Payload::literal(missing)) };
+        // A form is what an elicitation without a mode is, and what a client that names
+        // no mode can do.
+        let by_url = params.and_then(|params| params.text("mode")).as_deref() == Some("url");
+        (by_url && declared.member("url").is_none()).then(|| Payload::literal(r#"{"elicitation":{"url":{}}}"#))
+    }
+
     /// The client behind this session hears this notification if it wants to.
     pub fn wants(&self, method: &Method, params: Option<&Payload>) -> bool {
         method.as_str() != "notifications/message" || self.log_level.hears(params)
@@ -126,6 +185,12 @@ pub trait Gate: Send + Sync + 'static {
     ) -> BoxFuture<'static, Answer>;
     /// One notification of an open session.
     fn told(&self, session: &Arc<Session>, method: Method, params: Option<Payload>);
+    /// Joins the notifications that `wanted` asks for (the `notifications` member of
+    /// `subscriptions/listen`), told to the session's back until it is closed; returns
+    /// those that are granted.
+    fn listen(&self, session: &Arc<Session>, wanted: Payload) -> BoxFuture<'static, Result<Payload, Payload>>;
+    /// The definition of a tool that wants some of its arguments repeated in HTTP headers.
+    fn tool_with_headers(&self, scope: &Scope, name: &str) -> Option<Payload>;
     /// The session is over.
     fn close(&self, session: &Arc<Session>);
 }

@@ -60,6 +60,8 @@ pub struct Settings {
     /// The file never grows beyond this, whatever happens: a database that cannot
     /// delete must not fill the disk of the machine that it watches.
     pub max_bytes: u64,
+    /// Refusals of one kind are counted for so long before one row tells of them.
+    pub count_for: Duration,
 }
 
 impl Settings {
@@ -73,6 +75,7 @@ impl Settings {
             keep_for: Self::KEEP_FOR,
             keep_bytes: Self::KEEP_BYTES,
             max_bytes: 2 * Self::KEEP_BYTES,
+            count_for: minutes::MINUTE,
         }
     }
 }
@@ -154,7 +157,7 @@ impl Store {
     }
 
     /// Writes an event before it returns, so that it outlives a crash and a loss of
-    /// power right after. Waits at most [`urgent::PATIENCE`] for a locked database.
+    /// power right after. Waits two seconds at most for a locked database.
     pub fn event_now(&self, event: Event) -> Written {
         match &self.0 {
             Some(open) => urgent::write(&open.settings, EventRecord::now(event)),

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::{
     call::{Answer, BoxFuture, Call, Caller, Method, Payload, Wire},
+    era::Era,
     session::{Scope, Session},
 };
 
@@ -26,9 +27,11 @@ pub fn session() -> Session {
     Session {
         number: 0,
         scope: Scope::All,
+        era: Era::Legacy,
         client: "test 1.0".into(),
         protocol: "2025-11-25".into(),
         capabilities: Payload::literal("{}"),
+        client_info: Payload::literal("{}"),
         back: Arc::new(Nowhere),
         log_level: Default::default(),
     }

@@ -21,6 +21,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     call::{Method, Payload, ServerName},
+    era::Era,
     link::Connector,
     store::Store,
 };
@@ -35,8 +36,10 @@ pub mod local;
 pub mod offer;
 mod poison;
 mod reconnect;
+mod rounds;
 mod status;
 pub mod stdio;
+mod subscriptions;
 pub mod url;
 
 use instance::Instance;
@@ -82,6 +85,8 @@ struct Shared {
     /// Calls that are still under way are failed as draining.
     aborted: AtomicBool,
     stop: CancellationToken,
+    /// The era that the server was last found to be of.
+    era: Mutex<Option<Era>>,
     /// The most verbose log level that any client asked for.
     log_level: Mutex<Option<String>>,
 }
@@ -146,6 +151,7 @@ impl Upstream {
             closed: AtomicBool::new(false),
             aborted: AtomicBool::new(false),
             stop: CancellationToken::new(),
+            era: Mutex::default(),
             log_level: Mutex::default(),
         });
         tasks.spawn(reconnect::run(shared.clone(), inbox));

@@ -57,6 +57,8 @@ impl Subject {
         for (way, prefix) in [("/mcp/NAME", ""), ("/mcp", &*prefix)] {
             (self.reset)();
             let gateway = Gateway::start(&self.servers_toml()).await;
+            // A machine under load takes longer than a client's first list waits.
+            gateway.server_is_ready(self.name).await;
             let url = format!("http://{}{}", gateway.address, way.replace("NAME", self.name));
             // One's own server keeps its name and instructions; the merged one is seawall.
             let from = usize::from(way == "/mcp");
@@ -86,7 +88,15 @@ fn same(way: &str, direct: &[Value], through: &[Value]) {
     // The merged server has every kind of list, be it empty.
     let told =
         |lines: &[Value]| -> Vec<Value> { lines.iter().filter(|line| line["items"] != json!([])).cloned().collect() };
-    let (direct, through) = (told(direct), told(through));
+    let (mut direct, mut through) = (told(direct), told(through));
+    // A server of both eras is asked in the modern one, where it promises more.
+    for line in direct.iter_mut().chain(&mut through).filter(|line| line["what"] == "server") {
+        for capability in line["capabilities"].as_object_mut().into_iter().flat_map(|all| all.values_mut()) {
+            if let Some(flags) = capability.as_object_mut() {
+                flags.retain(|_, value| !value.is_boolean());
+            }
+        }
+    }
     for (direct, through) in direct.iter().zip(&through) {
         assert_eq!(direct, through, "{way}: not what the server said itself");
     }

@@ -355,6 +355,15 @@ fn refusals_are_rows_that_say_how_many() {
 }
 
 #[test]
+fn refusals_are_told_while_the_store_goes_on() {
+    let (_folder, path) = in_folder();
+    let store = opened(Settings { count_for: Duration::from_millis(20), ..Settings::at(&path) });
+    store.failure(failure(1, Class::Overloaded), Recording::Counted);
+    wait_for("the row", || rows(&path) == 1);
+    assert!(store.close(PATIENCE));
+}
+
+#[test]
 fn nobody_else_may_read_it() {
     let (folder, path) = in_folder();
     fs::write(&path, "").expect("an empty file that everyone may read");

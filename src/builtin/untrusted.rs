@@ -14,7 +14,10 @@ const PREFIX: &str = "untrusted_";
 const TEXT_CHARS_MAX: usize = 4000;
 
 /// Objects and lists of ours, looked into.
-const CONTAINERS: &[&str] = &["servers", "failures", "breakers", "sandbox", "network", "vitals", "recycle", "limits"];
+const CONTAINERS: &[&str] = &[
+    "gateway", "database", "dropped", "servers", "failures", "breakers", "sandbox", "network", "vitals", "recycle",
+    "limits",
+];
 
 /// Fields whose text is seawall's own.
 const OURS: &[&str] = &[
@@ -37,6 +40,10 @@ const OURS: &[&str] = &[
     "stack",
     "verdict",
     "hint",
+    "listen",
+    "config",
+    "config_problem",
+    "degraded",
     "next",
 ];
 

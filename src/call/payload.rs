@@ -89,6 +89,18 @@ impl Payload {
         self.member(key)?.read().ok()
     }
 
+    /// One member that is a string, if it stands there once. Of two, a server might use
+    /// the one that was not looked at.
+    pub fn sole_text(&self, key: &str) -> Option<String> {
+        let fields: Fields<'_> = self.read().ok()?;
+        let mut found = fields.0.iter().filter(|(name, _)| name == key);
+        let (_, value) = found.next()?;
+        if found.next().is_some() {
+            return None;
+        }
+        serde_json::from_str(value.get()).ok()
+    }
+
     /// The elements of the array in member `key`, each as the text it came as.
     pub fn items(&self, key: &str) -> Option<Vec<Payload>> {
         let list = self.member(key)?;
@@ -148,6 +160,19 @@ impl Payload {
         }
         out.put_u8(b'}');
         Payload(out.freeze())
+    }
+
+    /// This object with `members` (JSON text, each with its comma) before its own: a copy
+    /// of the bytes, and no look at them.
+    pub(crate) fn with_leading_members(&self, members: &str) -> Payload {
+        let Some(rest) = self.0.strip_prefix(b"{").filter(|_| !members.is_empty()) else { return self.clone() };
+        let is_empty = rest.iter().find(|b| !b.is_ascii_whitespace()) == Some(&b'}');
+        let members = if is_empty { members.trim_end_matches(',') } else { members };
+        let mut out = BytesMut::with_capacity(self.0.len() + members.len());
+        out.put_u8(b'{');
+        out.put_slice(members.as_bytes());
+        out.put_slice(rest);
+        Payload::concatenated(out)
     }
 
     /// The same value without raw line breaks, which JSON allows between tokens

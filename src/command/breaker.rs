@@ -6,7 +6,12 @@ use super::ask_gateway;
 use crate::control::Request;
 
 /// Close the breaker of a tool
+///
+/// An open breaker refuses calls of a tool that kept failing. It closes by itself once a
+/// call succeeds again; this is for when you have mended the cause and do not want to wait.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  seawall status                          shows the breakers that are open\n  \
+    seawall breaker reset files__read_file")]
 pub struct Args {
     #[command(subcommand)]
     action: Action,

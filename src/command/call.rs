@@ -1,12 +1,12 @@
 //! `seawall call`: one tool, once, through all layers.
 
 use std::{
-    io::{Read as _, Write as _},
+    io::{Read as _, Write},
     path::PathBuf,
     process::ExitCode,
 };
 
-use super::gateway_or_own;
+use super::{gateway_or_own, print};
 use crate::{
     call::Payload,
     control::{self, Request},
@@ -47,22 +47,23 @@ pub fn run(args: Args, config: Option<PathBuf>) -> anyhow::Result<ExitCode> {
     let result = Payload::from_json(result.get().to_owned())?;
     let failed = result.says_is_error();
     let mut out = std::io::stdout().lock();
-    if args.json {
-        writeln!(out, "{}", result.as_str())?;
-    } else {
-        for block in result.items("content").unwrap_or_default() {
-            match block.text("text") {
-                Some(words) => writeln!(out, "{}", text::harmless(&words))?,
-                None => writeln!(
-                    out,
-                    "[{} content, {}; --json shows it]",
-                    block.text("type").unwrap_or_default(),
-                    text::bytes(block.len() as u64)
-                )?,
-            }
-        }
-    }
+    print::still_read(match args.json {
+        true => writeln!(out, "{}", result.as_str()),
+        false => write_text(&mut out, &result),
+    })?;
     Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+fn write_text(out: &mut impl Write, result: &Payload) -> std::io::Result<()> {
+    result.items("content").unwrap_or_default().iter().try_for_each(|block| match block.text("text") {
+        Some(words) => writeln!(out, "{}", text::harmless(&words)),
+        None => writeln!(
+            out,
+            "[{} content, {}; --json shows it]",
+            block.text("type").unwrap_or_default(),
+            text::bytes(block.len() as u64)
+        ),
+    })
 }
 
 fn arguments(given: &str) -> anyhow::Result<Payload> {

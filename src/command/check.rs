@@ -14,7 +14,7 @@ use crate::{
     text,
 };
 
-use super::EXIT_BAD_CONFIG;
+use super::{EXIT_BAD_CONFIG, print};
 
 /// Check servers.toml without starting anything
 ///
@@ -39,11 +39,10 @@ pub fn run(args: Args, config: Option<PathBuf>) -> anyhow::Result<ExitCode> {
     };
     let checked = config::read(&path).and_then(|text| reload::parse(&text, &path));
     let mut out = io::stdout().lock();
-    if args.json {
-        writeln!(out, "{:#}", as_json(&path, &checked))?;
-    } else {
-        write_text(&mut out, &path, &checked)?;
-    }
+    print::still_read(match args.json {
+        true => writeln!(out, "{:#}", as_json(&path, &checked)),
+        false => write_text(&mut out, &path, &checked),
+    })?;
     Ok(if checked.is_ok() { ExitCode::SUCCESS } else { ExitCode::from(EXIT_BAD_CONFIG) })
 }
 

@@ -82,14 +82,17 @@ impl Listing for FailuresArgs {
     }
 
     fn cells(row: &FailureRecord, style: &Style) -> Vec<Cell> {
-        let took = Duration::from_millis(row.duration_ms.unsigned_abs());
+        let took = match row.duration_ms.unsigned_abs() {
+            0 => "<1 ms".to_owned(),
+            ms => text::duration(Duration::from_millis(ms)),
+        };
         vec![
             Cell::of(&style.time(row.timestamp_ms)),
             Cell::of(&row.id).painted(Colour::Dim),
             Cell::of(&row.server),
             Cell::of(&row.tool),
             Cell::of(&row.class).painted(colour_of(&row.class)),
-            Cell::of(&text::duration(took)).on_the_right(),
+            Cell::of(&took).on_the_right(),
             Cell::of(&row.message),
         ]
     }

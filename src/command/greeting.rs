@@ -21,10 +21,9 @@ pub(super) async fn greet(gateway: Gateway, address: SocketAddr) {
     let upstreams = gateway.upstreams();
     let width = upstreams.iter().map(|upstream| upstream.name().len()).max().unwrap_or(0);
     let mut starting: FuturesUnordered<_> = upstreams.iter().map(settled).collect();
-    let began = std::time::Instant::now();
     let told = timeout(PATIENCE, async {
         while let Some(upstream) = starting.next().await {
-            say(&line(upstream, width, began.elapsed()));
+            say(&line(upstream, width, upstream.began().elapsed()));
         }
     });
     if told.await.is_err() {
@@ -56,19 +55,24 @@ fn line(upstream: &Upstream, width: usize, took: Duration) -> String {
     format!("  {name:width$}  ready after {}, {count}: {shown}{more}", text::duration(took))
 }
 
+/// One line for each client; of a token only how to write it.
 fn snippet(address: SocketAddr, gateway: &Gateway) -> String {
-    let header = match gateway.config().gateway.token {
-        Some(_) => " --header \"Authorization: Bearer $SEAWALL_TOKEN\"",
-        None => "",
+    let config = gateway.config();
+    let (flag, member) = match config.gateway.token {
+        Some(_) => (
+            " --header \"Authorization: Bearer $SEAWALL_TOKEN\"",
+            ", \"headers\": { \"Authorization\": \"Bearer YOUR_TOKEN\" }",
+        ),
+        None => ("", ""),
     };
-    let headers = match header {
-        "" => "",
-        _ => ", \"headers\": { \"Authorization\": \"Bearer YOUR_TOKEN\" }",
-    };
+    let seawall = std::env::current_exe().unwrap_or_else(|_| "seawall".into());
+    let [seawall, file] = [seawall.display(), config.path.display()].map(|path| serde_json::json!(path.to_string()));
     format!(
         "\nPoint a client at it:\n  \
-         Claude Code   claude mcp add --transport http seawall http://{address}/mcp{header}\n  \
-         any other     {{ \"mcpServers\": {{ \"seawall\": {{ \"type\": \"http\", \"url\": \"http://{address}/mcp\"{headers} }} }} }}\n\
+         Claude Code     claude mcp add --transport http seawall http://{address}/mcp{flag}\n  \
+         Cursor, others  {{ \"mcpServers\": {{ \"seawall\": {{ \"type\": \"http\", \"url\": \"http://{address}/mcp\"{member} }} }} }}\n  \
+         VS Code         {{ \"servers\": {{ \"seawall\": {{ \"type\": \"http\", \"url\": \"http://{address}/mcp\"{member} }} }} }}\n  \
+         Claude Desktop  {{ \"mcpServers\": {{ \"seawall\": {{ \"command\": {seawall}, \"args\": [\"--config\", {file}, \"stdio\"] }} }} }}\n\
          See how it is doing: seawall status"
     )
 }

@@ -10,15 +10,31 @@ use crate::builtin::{
     files::{Access, FilesServer},
 };
 
+/// Run one of seawall's own MCP servers over stdin and stdout
+///
+/// For `command` in servers.toml, or for a client without a gateway in between. Needs no
+/// servers.toml.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Example:\n  seawall mcp files --read-only ./docs")]
 pub struct Args {
     #[command(subcommand)]
     server: Server,
 }
 
+const FILES_EXAMPLES: &str = "\
+Examples:
+  seawall mcp files ./notes                  read and write below ./notes
+  seawall mcp files --read-only ./docs /srv  two directories, nothing is written
+
+In servers.toml:
+  [servers.files]
+  command = [\"${seawall}\", \"mcp\", \"files\", \"./notes\"]
+  sandbox = \"off\"";
+
 #[derive(Debug, clap::Subcommand)]
 enum Server {
     /// Serve the files of directories, and of nowhere else
+    #[command(after_help = FILES_EXAMPLES)]
     Files(Files),
 }
 

@@ -10,6 +10,7 @@ use crate::control::Request;
 /// A running gateway does so by itself when the file is saved; this also expands
 /// `${file:…}` anew and tells what changed.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Example:\n  seawall check && seawall reload")]
 pub struct Args {}
 
 pub fn run(_: Args, config: Option<PathBuf>) -> anyhow::Result<ExitCode> {

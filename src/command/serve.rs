@@ -15,11 +15,19 @@ use crate::{
     },
 };
 
+const EXAMPLES: &str = "\
+Examples:
+  seawall serve                              what ./servers.toml lists, where it says
+  seawall serve --listen 127.0.0.1:0         on any free port; the first line says which
+  seawall serve --config ~/mcp/servers.toml  database and state are then beside that file
+  RUST_LOG=debug seawall serve --log json    everything it does, as JSON lines on stderr";
+
 /// Serve MCP clients (the default)
 ///
 /// Starts every server of servers.toml and serves them at http://ADDR/mcp, each alone
 /// at http://ADDR/mcp/NAME. An edit of servers.toml takes effect when it is saved.
 #[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub struct Args {
     /// Listen here instead of where servers.toml says; port 0 takes any free one
     #[arg(long, value_name = "ADDR")]
@@ -48,7 +56,7 @@ async fn serve(reloader: Reloader, config: crate::config::Config) -> anyhow::Res
     let gateway = Gateway::builder().config(config).start();
     gateway.serve_http(listener);
     let reloader = Arc::new(reloader);
-    gateway.spawn(control::serve(socket, gateway.clone(), reloader.clone()));
+    gateway.spawn_to_the_end(control::serve(socket, gateway.clone(), reloader.clone()));
     gateway.spawn(reloader.watch(gateway.clone()));
     gateway.spawn(greeting::greet(gateway.clone(), address));
 

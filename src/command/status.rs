@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::{
     ask_gateway,
-    print::{Colour, Style},
+    print::{self, Colour, Style},
 };
 use crate::{control::Request, text};
 
@@ -25,11 +25,10 @@ pub struct Args {
 pub fn run(args: Args, config: Option<PathBuf>) -> anyhow::Result<ExitCode> {
     let status = ask_gateway(config, &Request::Status)?;
     let mut out = std::io::stdout().lock();
-    if args.json {
-        writeln!(out, "{status}")?;
-    } else {
-        write_text(&mut out, &serde_json::from_str(status.get())?, &Style::of_stdout())?;
-    }
+    print::still_read(match args.json {
+        true => writeln!(out, "{status}"),
+        false => write_text(&mut out, &serde_json::from_str(status.get())?, &Style::of_stdout()),
+    })?;
     Ok(ExitCode::SUCCESS)
 }
 

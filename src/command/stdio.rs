@@ -1,6 +1,13 @@
 //! `seawall stdio`: one MCP client on stdin and stdout.
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{
+    path::PathBuf,
+    process::ExitCode,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
 use anyhow::{Context as _, bail};
 use tokio::io::{AsyncWriteExt as _, copy, stdin, stdout};
@@ -14,12 +21,20 @@ use crate::{
     session::{Gate as _, Scope},
 };
 
+const EXAMPLES: &str = "\
+Examples:
+  seawall --config ~/mcp/servers.toml stdio  all servers, as a client's config would say it
+  seawall stdio files                        the server \"files\" alone
+  seawall stdio --join                       never run servers here, fail if no gateway is running
+  claude mcp add seawall -- seawall --config ~/mcp/servers.toml stdio";
+
 /// Serve one MCP client over stdin and stdout
 ///
 /// For clients that start their servers themselves, such as Claude Desktop. Joins the
 /// running gateway of the same servers.toml, so that all clients share its servers;
 /// where none is running, runs the servers itself until the input ends.
 #[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub struct Args {
     /// One server alone, its names untouched; else all, as SERVER__name
     #[arg(value_name = "NAME")]
@@ -57,16 +72,24 @@ async fn serve(args: Args, config: Config) -> anyhow::Result<i32> {
 /// Carries bytes between the client and the gateway, until one of them ends.
 async fn relay(stream: tokio::io::BufReader<tokio::net::UnixStream>) -> anyhow::Result<i32> {
     let (mut read, mut write) = tokio::io::split(stream);
-    let upwards = tokio::spawn(async move {
+    let client_ended = Arc::new(AtomicBool::new(false));
+    let input_ended = client_ended.clone();
+    tokio::spawn(async move {
         let carried = copy(&mut stdin(), &mut write).await;
+        // Before the gateway can hear of it, whose end is then no surprise. An error is
+        // the gateway's end and not the client's.
+        input_ended.store(carried.is_ok(), Ordering::SeqCst);
         // The end of the client's input is the end of the session: say so.
         let _ = write.shutdown().await;
-        carried
     });
     let mut out = stdout();
-    copy(&mut read, &mut out).await.context("the gateway's answers could not be passed on")?;
+    match copy(&mut read, &mut out).await {
+        // A gateway that is killed with something unread.
+        Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => {}
+        carried => drop(carried.context("the gateway's answers could not be passed on")?),
+    }
     out.flush().await.context("the client does not read")?;
-    if !upwards.is_finished() {
+    if !client_ended.load(Ordering::SeqCst) {
         bail!("the gateway has ended; start the client's connection again once it is back");
     }
     Ok(0)
@@ -83,11 +106,16 @@ async fn own(server: Option<String>, config: Config) -> anyhow::Result<i32> {
         },
     };
     let streams = (stdin(), stdout());
-    let client = downstream::stdio::serve(streams, gateway.gate(), scope, gateway.limits(), drain, gateway.tasks());
-    tokio::select! {
-        () = client => {}
-        stopped = super::told_to_stop() => stopped?,
-    }
-    let unfinished = gateway.shutdown().await;
+    let (gate, limits, farewell) = (gateway.gate(), gateway.limits(), gateway.farewell_signal());
+    let client = downstream::stdio::serve(streams, gate, scope, limits, drain, farewell, gateway.tasks());
+    let mut client = std::pin::pin!(client);
+    let unfinished = tokio::select! {
+        () = client.as_mut() => gateway.shutdown().await,
+        stopped = super::told_to_stop() => {
+            stopped?;
+            // Its calls get their answers before it is parted from.
+            tokio::join!(gateway.shutdown(), client).0
+        }
+    };
     Ok(i32::from(!unfinished.is_empty()))
 }

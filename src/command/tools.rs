@@ -4,7 +4,7 @@ use std::{io::Write, path::PathBuf, process::ExitCode};
 
 use super::{
     gateway_or_own,
-    print::{Colour, Style},
+    print::{self, Colour, Style},
 };
 use crate::{
     control::{self, Request, ToolLine},
@@ -34,14 +34,15 @@ pub fn run(args: Args, config: Option<PathBuf>) -> anyhow::Result<ExitCode> {
     let mut tools: Vec<ToolLine> = serde_json::from_str(listing.get())?;
     tools.retain(|tool| wanted.as_ref().is_none_or(|server| tool.server == *server));
     let mut out = std::io::stdout().lock();
-    if args.json {
-        for tool in &tools {
-            writeln!(out, "{}", serde_json::to_string(tool)?)?;
-        }
-    } else {
-        write_text(&mut out, &tools, &Style::of_stdout())?;
-    }
+    print::still_read(match args.json {
+        true => write_json(&mut out, &tools),
+        false => write_text(&mut out, &tools, &Style::of_stdout()),
+    })?;
     Ok(ExitCode::SUCCESS)
+}
+
+fn write_json(out: &mut impl Write, tools: &[ToolLine]) -> std::io::Result<()> {
+    tools.iter().try_for_each(|tool| writeln!(out, "{}", serde_json::to_string(tool)?))
 }
 
 fn write_text(out: &mut impl Write, tools: &[ToolLine], style: &Style) -> std::io::Result<()> {

@@ -26,8 +26,8 @@ mod words;
 
 const EXAMPLES: &str = "\
 Examples:
-  seawall why 06fq3k2m8a1c      the id is in the error that the client got,
-  seawall why 06fq3k            in `seawall failures` and in `seawall events`;
+  seawall why 1rfq3k2m8a1c      the id is in the error that the client got,
+  seawall why 1rfq3k            in `seawall failures` and in `seawall events`;
                                 its beginning is enough if it is the only one";
 
 /// Tell the whole story of one failure or event
@@ -180,4 +180,61 @@ fn paragraph(out: &mut impl Write, style: &Style, words: &str) -> io::Result<()>
         line.push_str(word);
     }
     writeln!(out, "{line}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        command::print::tests::plain,
+        failure::{Class, Recording},
+        store::{Event, EventType, FailureRow, Settings, Store, testing},
+    };
+
+    #[test]
+    fn around_a_failure_is_what_happened_to_its_server_and_to_seawall() {
+        let folder = tempfile::tempdir().expect("folder");
+        let path = folder.path().join("a.db");
+        let store = Store::open(Settings::at(&path));
+        for (event_type, service_name) in
+            [(EventType::ServerDown, "files"), (EventType::ConfigReloaded, "gateway"), (EventType::ServerReady, "docs")]
+        {
+            let metadata = serde_json::json!({});
+            store.event(Event { category: "server", event_type, service_name: service_name.into(), metadata });
+        }
+        let it = testing::failure(Class::Lost, "read");
+        let long_ago = it.timestamp_ms - 2 * AROUND_MS.unsigned_abs();
+        store.failure(it.clone(), Recording::Row);
+        store.failure(testing::failure(Class::Timeout, "read"), Recording::Row);
+        store.failure(FailureRow { timestamp_ms: long_ago, ..testing::failure(Class::Http, "read") }, Recording::Row);
+        assert!(store.close(std::time::Duration::from_secs(60)));
+
+        let reader = Reader::open(&path).expect("opens");
+        let Found::Failure(row) = reader.find(it.id.as_str()).expect("searched") else { panic!("it is there") };
+        let around = Around::failure(&reader, &row).expect("read");
+        let events: Vec<&str> = around.events.iter().map(|event| event.event_type.as_str()).collect();
+        assert_eq!(events, ["server_down", "config_reloaded"]);
+        let mut out = Vec::new();
+        around.tell(&mut out, &plain()).expect("writes");
+        let told = String::from_utf8(out).expect("UTF-8");
+        assert!(told.contains("1 other timeout with this server"), "{told}");
+        assert!(!told.contains("http") && !told.contains("other lost"), "{told}");
+    }
+
+    #[test]
+    fn an_id_that_nothing_has_is_an_error_that_helps() {
+        let folder = tempfile::tempdir().expect("folder");
+        let path = folder.path().join("a.db");
+        let why = |id: &str| run(&WhyArgs { id: id.to_owned() }, &path).expect_err("nothing there").to_string();
+        assert!(why("06fq").starts_with("there is no database at "));
+        let store = Store::open(Settings::at(&path));
+        let it = testing::failure(Class::Lost, "read");
+        // The first of eight characters of time changes once a year.
+        let first = it.id.as_str()[..1].to_owned();
+        store.failure(it, Recording::Row);
+        store.failure(testing::failure(Class::Lost, "read"), Recording::Row);
+        assert!(store.close(std::time::Duration::from_secs(60)));
+        assert!(why("zz\u{1b}").contains("begins with \"zz\\u{1b}\": refusals have no row"));
+        assert!(why(&first).starts_with(&format!("more than one id begins with \"{first}\": {first}")));
+    }
 }

@@ -55,6 +55,16 @@ fn in_folder(users: &Path) -> PathBuf {
     users.join("seawall").join(FILE_NAME)
 }
 
+/// What `[gateway]` says of a key, in a text that need not be TOML to its end: a running
+/// gateway must be found just when an edit has gone wrong.
+pub fn said_of_gateway(text: &str, key: &str) -> Option<String> {
+    let is_header = |line: &str| line.trim_start().starts_with('[');
+    let table = text.lines().skip_while(|line| line.trim_end() != "[gateway]").skip(1);
+    let lines =
+        table.take_while(|line| !is_header(line)).filter_map(|line| line.parse::<toml_edit::DocumentMut>().ok());
+    lines.filter_map(|line| Some(line.get(key)?.as_str()?.to_owned())).next()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -45,7 +45,7 @@ pub async fn call_tool(gateway: &Gateway, tool: &str, arguments: &Payload) -> Re
     let gate = gateway.gate();
     let back = Arc::new(Silent);
     let params = Payload::of(&serde_json::json!({
-        "protocolVersion": crate::upstream::handshake::VERSIONS[0],
+        "protocolVersion": crate::era::LEGACY_VERSIONS[0],
         "capabilities": {},
         "clientInfo": { "name": "seawall-cli", "version": env!("CARGO_PKG_VERSION") },
     }));

@@ -27,20 +27,24 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     call::Payload,
+    downstream::rounds::Rounds,
     session::{Gate, Scope},
 };
 
 mod body;
 pub mod guard;
-mod mailbox;
+mod headers;
+mod modern;
 mod post;
 mod reply;
 mod running;
 mod session;
+mod streams;
 
 use body::ReplyBody;
 use guard::{Guard, Refusal};
 use session::Sessions;
+use streams::Streams;
 
 const MCP_SESSION_ID: HeaderName = HeaderName::from_static("mcp-session-id");
 const MCP_PROTOCOL_VERSION: HeaderName = HeaderName::from_static("mcp-protocol-version");
@@ -48,6 +52,8 @@ const MCP_PROTOCOL_VERSION: HeaderName = HeaderName::from_static("mcp-protocol-v
 const CONNECTIONS_MAX: usize = 4096;
 /// The head of a request must have arrived by then.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+/// Answers that were given as the gateway ended have so long to reach their clients.
+const LAST_WORDS_TIMEOUT: Duration = Duration::from_millis(500);
 const SWEEP_INTERVAL: Duration = Duration::from_secs(60);
 
 pub struct Settings {
@@ -63,6 +69,8 @@ pub struct Front {
     guard: RwLock<Arc<Guard>>,
     max_message_bytes: usize,
     sessions: Sessions,
+    rounds: Rounds,
+    streams: Streams,
     readiness: Readiness,
     tasks: TaskTracker,
 }
@@ -74,6 +82,8 @@ impl Front {
             guard: RwLock::new(Arc::new(settings.guard)),
             max_message_bytes: settings.max_message_bytes,
             sessions: Sessions::default(),
+            rounds: Rounds::default(),
+            streams: Streams::default(),
             readiness,
             tasks: tasks.clone(),
         })
@@ -89,8 +99,13 @@ impl Front {
     }
 
     /// Accepts connections until `shutdown`; those that are open then end after the
-    /// request that they are at.
-    pub async fn serve(self: Arc<Self>, listener: TcpListener, shutdown: CancellationToken) {
+    /// request that they are at, and all of them soon after `farewell`.
+    pub async fn serve(
+        self: Arc<Self>,
+        listener: TcpListener,
+        shutdown: CancellationToken,
+        farewell: CancellationToken,
+    ) {
         let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
         let mut sweep = interval(SWEEP_INTERVAL);
         loop {
@@ -115,13 +130,17 @@ impl Front {
                 continue;
             };
             let front = self.clone();
-            let shutdown = shutdown.clone();
+            let (shutdown, farewell) = (shutdown.clone(), farewell.clone());
             self.tasks.spawn(async move {
-                front.connection(stream, peer, shutdown).await;
+                tokio::select! {
+                    () = front.connection(stream, peer, shutdown) => {}
+                    () = async { farewell.cancelled().await; sleep(LAST_WORDS_TIMEOUT).await } => {}
+                }
                 drop(place);
             });
         }
         self.sessions.close_streams();
+        self.streams.close();
     }
 
     async fn connection(self: Arc<Self>, stream: TcpStream, peer: SocketAddr, shutdown: CancellationToken) {
@@ -225,7 +244,7 @@ impl Front {
         let found =
             post::check_version(request.headers()).and_then(|()| post::find_session(self, scope, request.headers()));
         match found {
-            Ok(session) => reply::events(None, session.outbox.open_standing()),
+            Ok(session) => reply::events(None, session.outbox.open_standing(), None),
             Err(refusal) => reply::refusal(&refusal),
         }
     }

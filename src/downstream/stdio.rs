@@ -2,38 +2,48 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use tokio::{
     io::{AsyncRead, AsyncWrite},
+    sync::watch,
     task::AbortHandle,
     time::timeout,
 };
-use tokio_util::task::TaskTracker;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
+mod modern;
+
+use super::rounds::Rounds;
 use crate::{
     call::{Answer, Back, BoxFuture, Message, Method, Payload, Trail, Wire},
+    era,
     link::Gone,
     session::{Gate, Hello, Scope, Session},
     wire::{
-        envelope::{INVALID_REQUEST, rpc_error},
-        peer::{Guilty, Limits, Listener, Peer},
+        envelope::{INVALID_REQUEST, PARSE_ERROR, rpc_error},
+        peer::{Guilty, Limits, Listener, Malformed, Peer},
     },
 };
 
 /// Requests of one client that have no answer yet; what comes on top is refused.
 const RUNNING_MAX_REQUESTS: usize = 1024;
 const OVERLOADED: i64 = -32000;
+const NOT_INITIALIZED: &str = "seawall: the first request must be initialize";
+/// What was said last has so long to reach a client that may not read.
+const LAST_WORDS_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// Serves one client until its input ends, then lets its calls finish for `drain`.
+/// Serves one client until its input ends or `farewell` comes, then lets its calls
+/// finish for `drain`.
 pub async fn serve<R, W>(
     streams: (R, W),
     gate: Arc<dyn Gate>,
     scope: Scope,
     limits: Limits,
     drain: Duration,
+    farewell: CancellationToken,
     tasks: &TaskTracker,
 ) where
     R: AsyncRead + Unpin + Send + 'static,
@@ -43,27 +53,42 @@ pub async fn serve<R, W>(
     let front = Arc::new(Front {
         gate: gate.clone(),
         scope,
-        session: Arc::default(),
+        opening: Arc::default(),
         running: Mutex::default(),
+        rounds: Arc::default(),
         calls: calls.clone(),
     });
     let peer = Peer::start(0, streams, front.clone(), limits, tasks);
-    let end = peer.ended().await;
+    let reason = tokio::select! {
+        end = peer.ended() => end.reason,
+        () = farewell.cancelled() => "the gateway is ending".to_owned(),
+    };
     calls.close();
     let _ = timeout(drain, calls.wait()).await;
     front.abort_all();
-    peer.flushed().await;
-    peer.fail(&Gone::because(end.reason), Guilty::None);
-    if let Some(session) = front.session.get() {
-        gate.close(session);
+    let _ = timeout(LAST_WORDS_TIMEOUT, peer.flushed()).await;
+    peer.fail(&Gone::because(reason), Guilty::None);
+    if let Opening::Open(session) = front.opening() {
+        gate.close(&session);
     }
+}
+
+/// How far the handshake is. Clients may say everything at once: what comes before
+/// the handshake's end waits for it.
+#[derive(Clone, Default)]
+enum Opening {
+    #[default]
+    Awaited,
+    UnderWay,
+    Open(Arc<Session>),
 }
 
 struct Front {
     gate: Arc<dyn Gate>,
     scope: Scope,
-    session: Arc<OnceLock<Arc<Session>>>,
+    opening: Arc<watch::Sender<Opening>>,
     running: Mutex<HashMap<Payload, AbortHandle>>,
+    rounds: Arc<Rounds>,
     calls: TaskTracker,
 }
 
@@ -74,9 +99,23 @@ impl Listener for Front {
             Message::Request { id, method, params } => self.request(peer, id, method, params),
         }
     }
+
+    /// JSON-RPC wants an answer to this too, without an id where none could be read.
+    fn on_stray(&self, peer: &Peer, malformed: Malformed) {
+        let code = if malformed.is_json { INVALID_REQUEST } else { PARSE_ERROR };
+        let error = rpc_error(code, format!("seawall: {}", malformed.reason));
+        match malformed.id {
+            Some(id) => drop(peer.try_respond(&id, Answer::Error(error))),
+            None => peer.complain(error),
+        }
+    }
 }
 
 impl Front {
+    fn opening(&self) -> Opening {
+        self.opening.borrow().clone()
+    }
+
     fn running(&self) -> MutexGuard<'_, HashMap<Payload, AbortHandle>> {
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -87,35 +126,56 @@ impl Front {
             if let Some(call) = id.and_then(|id| self.running().remove(&id)) {
                 call.abort();
             }
-        } else if let Some(session) = self.session.get() {
-            self.gate.told(session, method, params);
+        } else if let Opening::Open(session) = self.opening() {
+            self.gate.told(&session, method, params);
         }
     }
 
     fn request(&self, peer: &Peer, id: Payload, method: Method, params: Option<Payload>) {
+        // By what a request says of itself, never by its method.
+        if let Some(params) = params.as_ref().filter(|params| era::is_modern(Some(params))) {
+            let request = modern::Request { id: id.clone(), method, params: params.clone() };
+            let client = modern::Client {
+                gate: self.gate.clone(),
+                rounds: self.rounds.clone(),
+                peer: peer.clone(),
+                calls: self.calls.clone(),
+            };
+            let answered = modern::answer(client, self.scope.clone(), request);
+            return self.run(peer, id, answered);
+        }
         let back: Back = Arc::new(StdioWire(peer.clone()));
         let refuse = |code, why: &'static str| {
             let _ = peer.try_respond(&id, Answer::Error(rpc_error(code, why)));
         };
-        let answer: BoxFuture<'static, Answer> = match (method.as_str(), self.session.get()) {
-            ("initialize", None) => return self.initialize(peer, id, params, back),
-            ("initialize", Some(_)) => return refuse(INVALID_REQUEST, "seawall: this session is initialized already"),
-            ("ping", None) => Box::pin(std::future::ready(Answer::Result(Payload::literal("{}")))),
-            (_, None) => return refuse(INVALID_REQUEST, "seawall: the first request must be initialize"),
-            (_, Some(session)) => self.gate.ask(session, id.clone(), method, params, back),
+        let answer: BoxFuture<'static, Answer> = match (method.as_str(), self.opening()) {
+            ("initialize", Opening::Awaited) => return self.initialize(peer, id, params, back),
+            ("initialize", _) => return refuse(INVALID_REQUEST, "seawall: this session is initialized already"),
+            ("ping", Opening::Awaited | Opening::UnderWay) => {
+                Box::pin(std::future::ready(Answer::Result(Payload::literal("{}"))))
+            }
+            (_, Opening::Awaited) => return refuse(INVALID_REQUEST, NOT_INITIALIZED),
+            (_, Opening::UnderWay) => Box::pin(self.once_open(id.clone(), method, params, back)),
+            (_, Opening::Open(session)) => self.gate.ask(&session, id.clone(), method, params, back),
         };
+        let (peer_of_call, answered) = (peer.clone(), id.clone());
+        self.run(peer, id, async move {
+            let _ = peer_of_call.respond(&answered, answer.await).await;
+        });
+    }
+
+    /// Runs a request that can be cancelled by its id.
+    fn run(&self, peer: &Peer, id: Payload, request: impl Future<Output = ()> + Send + 'static) {
         let mut running = self.running();
         if running.len() >= RUNNING_MAX_REQUESTS {
             running.retain(|_, call| !call.is_finished());
         }
         if running.len() >= RUNNING_MAX_REQUESTS {
-            return refuse(OVERLOADED, "seawall: too many requests of this client are under way");
+            let error = rpc_error(OVERLOADED, "seawall: too many requests of this client are under way");
+            let _ = peer.try_respond(&id, Answer::Error(error));
+            return;
         }
-        let peer = peer.clone();
-        let answered = id.clone();
-        let call = self.calls.spawn(async move {
-            let _ = peer.respond(&answered, answer.await).await;
-        });
+        let call = self.calls.spawn(request);
         running.insert(id, call.abort_handle());
     }
 
@@ -124,17 +184,35 @@ impl Front {
         let opening = self.gate.open(Hello { scope: self.scope.clone(), params, back });
         let peer = peer.clone();
         // The handshake of one server may take a while: the reader must not wait for it.
-        let session = self.session.clone();
+        let state = self.opening.clone();
+        state.send_replace(Opening::UnderWay);
         self.calls.spawn(async move {
-            let answer = match opening.await {
-                Ok((opened, hello)) => {
-                    let _ = session.set(opened);
-                    Answer::Result(hello)
-                }
-                Err(error) => Answer::Error(error),
+            let (answer, next) = match opening.await {
+                Ok((session, hello)) => (Answer::Result(hello), Opening::Open(session)),
+                Err(error) => (Answer::Error(error), Opening::Awaited),
             };
+            // Before what waits for it, so that its answer is the first.
             let _ = peer.respond(&id, answer).await;
+            state.send_replace(next);
         });
+    }
+
+    /// Asks as soon as the handshake that is under way has ended.
+    fn once_open(
+        &self,
+        id: Payload,
+        method: Method,
+        params: Option<Payload>,
+        back: Back,
+    ) -> impl Future<Output = Answer> + Send + use<> {
+        let (gate, mut opening) = (self.gate.clone(), self.opening.subscribe());
+        async move {
+            let ended = opening.wait_for(|opening| !matches!(opening, Opening::UnderWay)).await;
+            match ended.map(|opening| opening.clone()) {
+                Ok(Opening::Open(session)) => gate.ask(&session, id, method, params, back).await,
+                _ => Answer::Error(rpc_error(INVALID_REQUEST, NOT_INITIALIZED)),
+            }
+        }
     }
 
     fn abort_all(&self) {

@@ -51,7 +51,10 @@ impl Permits {
             Ok(Ok(permit)) => Ok(permit),
             // Nobody closes the semaphore; if somebody did, no permit would ever be free.
             Ok(Err(_)) | Err(_) => {
-                let message = format!("{} calls of it are under way", self.settings.calls);
+                let message = match self.settings.calls {
+                    1 => "another call of it is under way".to_owned(),
+                    calls => format!("{calls} calls of it are under way"),
+                };
                 Err(Failure::new(Class::Overloaded, message).retry_after(RETRY_AFTER))
             }
         }

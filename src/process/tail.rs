@@ -7,27 +7,38 @@ use std::{
 };
 
 use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio_util::sync::CancellationToken;
 
 const KEPT_BYTES: usize = 4096;
 
 #[derive(Clone, Debug, Default)]
-pub struct Tail(Arc<Mutex<VecDeque<u8>>>);
+pub struct Tail {
+    kept: Arc<Mutex<VecDeque<u8>>>,
+    ended: CancellationToken,
+}
 
 impl Tail {
     /// Reads to the end of `stream`.
     pub async fn follow(self, mut stream: impl AsyncRead + Unpin) {
+        let _ended = self.ended.clone().drop_guard();
         let mut chunk = vec![0; 8192];
         while let Ok(n @ 1..) = stream.read(&mut chunk).await {
-            let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
             kept.extend(&chunk[..n]);
             let surplus = kept.len().saturating_sub(KEPT_BYTES);
             kept.drain(..surplus);
         }
     }
 
+    /// Resolves when all has been read: a process may be gone before its last words
+    /// are. They may be waited for in vain, where what it started holds its stderr.
+    pub async fn ended(&self) {
+        self.ended.cancelled().await;
+    }
+
     /// The last whole lines; `None` if there was nothing.
     pub fn text(&self) -> Option<String> {
-        let kept: Vec<u8> = self.0.lock().unwrap_or_else(PoisonError::into_inner).iter().copied().collect();
+        let kept: Vec<u8> = self.kept.lock().unwrap_or_else(PoisonError::into_inner).iter().copied().collect();
         let text = String::from_utf8_lossy(&kept);
         let whole = match text.split_once('\n') {
             Some((_, rest)) if kept.len() == KEPT_BYTES => rest,
@@ -47,6 +58,7 @@ mod tests {
         let tail = Tail::default();
         let flood: String = (0..10_000).map(|i| format!("line {i}\n")).collect();
         tail.clone().follow(flood.as_bytes()).await;
+        tail.ended().await;
         let text = tail.text().expect("text");
         assert!(text.len() <= KEPT_BYTES);
         assert!(text.starts_with("line ") && text.ends_with("line 9999"), "{text}");

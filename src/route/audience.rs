@@ -6,6 +6,7 @@ use std::{sync::Arc, time::Duration};
 use super::{Catalog, Inner, Kind, Rebuild, Router};
 use crate::{
     call::{Method, Payload, ServerName},
+    era::Era,
     session::{LogLevel, Scope, Session},
     upstream::Audience,
 };
@@ -35,7 +36,11 @@ impl Audience for Router {
                     let subscribers = members.subscribers.get(&(server.clone(), uri));
                     subscribers.into_iter().flatten().filter_map(|n| members.sessions.get(n)).cloned().collect()
                 }
-                _ => members.sessions.values().filter(|session| sees(session, server)).cloned().collect(),
+                // A subscription hears what it asked for and nothing else.
+                _ => {
+                    let hears = |session: &&Arc<Session>| sees(session, server) && session.era == Era::Legacy;
+                    members.sessions.values().filter(hears).cloned().collect()
+                }
             }
         };
         for session in hearers.iter().filter(|session| session.wants(&method, params.as_ref())) {
@@ -80,7 +85,7 @@ impl Inner {
                     methods
                 }
             };
-            for method in methods {
+            for method in methods.into_iter().filter(|method| self.wants_change(session.number, method)) {
                 session.back.tell(Method::of(method), None);
             }
         }
@@ -90,9 +95,20 @@ impl Inner {
         self.members().sessions.insert(session.number, session.clone());
     }
 
+    /// A session that listens, and to what.
+    pub(super) fn join_for(&self, session: &Arc<Session>, changes: Vec<&'static str>) {
+        self.members().filters.insert(session.number, changes);
+        self.join(session);
+    }
+
+    fn wants_change(&self, session: u64, method: &str) -> bool {
+        self.members().filters.get(&session).is_none_or(|changes| changes.contains(&method))
+    }
+
     pub(super) fn leave(&self, session: &Session) {
         let mut members = self.members();
         members.sessions.remove(&session.number);
+        members.filters.remove(&session.number);
         members.subscribers.retain(|_, hearers| {
             hearers.remove(&session.number);
             !hearers.is_empty()

@@ -6,7 +6,7 @@ use futures_util::future::join_all;
 use tokio::time::timeout_at;
 use tower::Service;
 
-use super::{Inner, Kind, names};
+use super::{Inner, Kind, hello, names};
 use crate::{
     call::{Answer, Back, Call, Caller, Edit, Method, Payload, Reply, ServerName, Stack, ToolName},
     session::{Scope, Session},
@@ -40,6 +40,7 @@ pub(super) async fn dispatch(router: Arc<Inner>, request: Request) -> Answer {
         "resources/subscribe" | "resources/unsubscribe" => router.subscription(request).await,
         "completion/complete" => router.complete(request).await,
         "logging/setLevel" => router.set_log_level(&request),
+        "server/discover" => hello::discover(&router, &request.session.scope).await.map(Answer::Result),
         method => match Kind::of_method(method) {
             Some(kind) => router.list(kind, &request).await.map(Answer::Result),
             None => router.unknown(request).await,
@@ -50,9 +51,9 @@ pub(super) async fn dispatch(router: Arc<Inner>, request: Request) -> Answer {
 
 impl Request {
     fn text(&self, key: &str) -> Result<String, Refusal> {
-        self.params.as_ref().and_then(|params| params.text(key)).ok_or_else(|| {
+        self.params.as_ref().and_then(|params| params.sole_text(key)).ok_or_else(|| {
             let method = &self.method;
-            rpc_error(INVALID_PARAMS, format!("seawall: {method} needs a string \"{key}\" in its params"))
+            rpc_error(INVALID_PARAMS, format!("seawall: {method} needs one string \"{key}\" in its params"))
         })
     }
 
@@ -92,7 +93,7 @@ impl Inner {
         }
         // A server whose list is not known yet: it may well have the tool.
         let unlisted = names::server_of(name).zip(names::own_of(name)).and_then(|(server, own)| {
-            let route = self.route(server).filter(|route| route.upstream.offer().is_none())?;
+            let route = self.route(server).filter(|_| catalog.shelf(server).is_none())?;
             Some((route, own))
         });
         let Some((route, own)) = unlisted else { return Err(self.no_such_tool(name)) };
@@ -138,7 +139,9 @@ impl Inner {
 
     /// Waits for servers that are in their first start and whose list nobody knows.
     async fn first_starts(&self, scope: &Scope) {
-        let starting = self.in_scope(scope).into_iter().filter(|upstream| upstream.offer().is_none());
+        // Not by its offer: that is there a moment before the catalog has it.
+        let catalog = self.catalog.load();
+        let starting = self.in_scope(scope).into_iter().filter(|upstream| catalog.shelf(upstream.name()).is_none());
         join_all(starting.map(|upstream| async move {
             let _ = timeout_at(upstream.began() + FIRST_START_WAIT, upstream.settled()).await;
         }))

@@ -1,12 +1,6 @@
 //! `initialize`: what a client is told about what it has connected to.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use serde::Serialize;
 use tokio::time::timeout;
@@ -14,9 +8,10 @@ use tokio::time::timeout;
 use super::{Inner, Instructions};
 use crate::{
     call::{Edit, Payload, ServerName},
+    era::{Era, LEGACY_VERSIONS, MODERN_VERSION, SERVER_INFO},
     session::{Hello, LogLevel, Scope, Session},
     text,
-    upstream::{Upstream, handshake::VERSIONS},
+    upstream::Upstream,
     wire::envelope::rpc_error,
 };
 
@@ -31,17 +26,20 @@ An isError result that begins with \"seawall:\" is the gateway's own and says wh
 
 pub(super) async fn open(router: Arc<Inner>, hello: Hello) -> Result<(Arc<Session>, Payload), Payload> {
     let asked = hello.params.text("protocolVersion").unwrap_or_default();
-    let version = VERSIONS.into_iter().find(|known| *known == asked).unwrap_or(VERSIONS[0]);
+    let version = LEGACY_VERSIONS.into_iter().find(|known| *known == asked).unwrap_or(LEGACY_VERSIONS[0]);
     let result = match &hello.scope {
         Scope::All => router.about_all(version),
         Scope::One(server) => router.about_one(server, version).await?,
     };
+    let client_info = hello.params.member("clientInfo").unwrap_or(Payload::literal("{}"));
     let session = Arc::new(Session {
-        number: next_number(),
+        number: Session::next_number(),
+        era: Era::Legacy,
         scope: hello.scope,
-        client: client_name(&hello.params).into(),
+        client: Session::client_name(&client_info).into(),
         protocol: version.into(),
         capabilities: hello.params.member("capabilities").unwrap_or(Payload::literal("{}")),
+        client_info,
         back: hello.back,
         log_level: LogLevel::default(),
     });
@@ -49,15 +47,22 @@ pub(super) async fn open(router: Arc<Inner>, hello: Hello) -> Result<(Arc<Sessio
     Ok((session, result))
 }
 
-fn next_number() -> u64 {
-    static LAST: AtomicU64 = AtomicU64::new(0);
-    LAST.fetch_add(1, Ordering::Relaxed) + 1
-}
-
-fn client_name(params: &Payload) -> String {
-    let info = params.member("clientInfo");
-    let text_of = |key| info.as_ref().and_then(|info| info.text(key)).unwrap_or_default();
-    text::quote(format!("{} {}", text_of("name"), text_of("version")).trim(), 100)
+/// `server/discover`: the same for a client that needs no session.
+pub(super) async fn discover(router: &Inner, scope: &Scope) -> Result<Payload, Payload> {
+    let hello = match scope {
+        Scope::All => router.about_all(MODERN_VERSION),
+        Scope::One(server) => router.about_one(server, MODERN_VERSION).await?,
+    };
+    let mut edits = vec![
+        ("protocolVersion", Edit::Remove),
+        ("serverInfo", Edit::Remove),
+        ("supportedVersions", Edit::Set(Payload::of(&[MODERN_VERSION]))),
+    ];
+    if let Some(info) = hello.member("serverInfo") {
+        let meta = hello.member("_meta").unwrap_or(Payload::literal("{}"));
+        edits.push(("_meta", Edit::Set(meta.edit(&[(SERVER_INFO, Edit::Set(info))]))));
+    }
+    Ok(hello.edit(&edits))
 }
 
 #[derive(Serialize)]

@@ -6,6 +6,7 @@ use std::{collections::HashMap, sync::Arc};
 use super::{Route, names};
 use crate::{
     call::{Edit, Payload, ServerName, Stack, ToolName},
+    mcp_param,
     upstream::Offer,
 };
 
@@ -29,6 +30,8 @@ pub(super) struct Item {
     pub(super) own_json: Payload,
     /// The JSON at `/mcp`.
     pub(super) public_json: Payload,
+    /// It wants some of its arguments repeated in HTTP headers.
+    pub(super) has_headers: bool,
 }
 
 impl Shelf {
@@ -61,7 +64,8 @@ fn named(server: &ServerName, items: &[Payload], max_chars: usize) -> Vec<Item> 
         let own = json.text("name")?;
         let public = names::public(server, &own, max_chars);
         let public_json = json.edit(&[("name", Edit::Set(Payload::of(&public)))]);
-        Some(Item { own: own.into(), public: public.into(), own_json: json.clone(), public_json })
+        let has_headers = mcp_param::of_tool(json).is_ok_and(|mirrored| !mirrored.is_empty());
+        Some(Item { own: own.into(), public: public.into(), own_json: json.clone(), public_json, has_headers })
     };
     items.iter().filter_map(item).collect()
 }
@@ -70,7 +74,7 @@ fn named(server: &ServerName, items: &[Payload], max_chars: usize) -> Vec<Item> 
 fn as_they_are(items: &[Payload], key: &str) -> Vec<Item> {
     let item = |json: &Payload| {
         let own: Arc<str> = json.text(key)?.into();
-        Some(Item { public: own.clone(), own, own_json: json.clone(), public_json: json.clone() })
+        Some(Item { public: own.clone(), own, own_json: json.clone(), public_json: json.clone(), has_headers: false })
     };
     items.iter().filter_map(item).collect()
 }

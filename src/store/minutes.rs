@@ -20,8 +20,9 @@ pub(super) const MINUTE: Duration = Duration::from_secs(60);
 /// Tools are those of the catalogs, so this is reached by a thousand busy ones only.
 const KEYS_MAX: usize = 1024;
 
-#[derive(Default)]
 pub(super) struct Minutes {
+    /// A minute, but in tests.
+    length: Duration,
     minutes: HashMap<Key, Minute>,
     /// The keys in the order in which their minutes began, hence end.
     order: VecDeque<Key>,
@@ -53,6 +54,10 @@ pub(super) enum Taken {
 }
 
 impl Minutes {
+    pub(super) fn of(length: Duration) -> Self {
+        Minutes { length, minutes: HashMap::new(), order: VecDeque::new() }
+    }
+
     pub(super) fn take(&mut self, row: Box<FailureRow>, recording: Recording, now: Instant) -> Taken {
         let tool = match recording {
             Recording::Coalesced => None,
@@ -80,7 +85,7 @@ impl Minutes {
     /// When the oldest minute is over.
     pub(super) fn next_end(&self) -> Option<Instant> {
         let oldest = self.order.front()?;
-        self.minutes.get(oldest).map(|minute| minute.began + MINUTE)
+        self.minutes.get(oldest).map(|minute| minute.began + self.length)
     }
 
     /// The rows of the minutes that are over.
@@ -141,7 +146,7 @@ mod tests {
 
     #[test]
     fn refusals_become_one_row_a_minute_that_says_how_many() {
-        let (mut minutes, start) = (Minutes::default(), Instant::now());
+        let (mut minutes, start) = (Minutes::of(MINUTE), Instant::now());
         for _ in 0..37 {
             counted(&mut minutes, Class::RateLimited, "read", start);
         }
@@ -161,7 +166,7 @@ mod tests {
 
     #[test]
     fn the_first_unavailable_is_a_row_and_the_rest_one_more() {
-        let (mut minutes, start) = (Minutes::default(), Instant::now());
+        let (mut minutes, start) = (Minutes::of(MINUTE), Instant::now());
         let mut rows = 0;
         for tool in ["read", "write", "read"] {
             let taken = minutes.take(Box::new(failure(Class::Unavailable, tool)), Recording::Coalesced, start);
@@ -176,7 +181,7 @@ mod tests {
 
     #[test]
     fn a_minute_without_a_second_one_tells_nothing() {
-        let (mut minutes, start) = (Minutes::default(), Instant::now());
+        let (mut minutes, start) = (Minutes::of(MINUTE), Instant::now());
         assert!(matches!(
             minutes.take(Box::new(failure(Class::Unavailable, "read")), Recording::Coalesced, start),
             Taken::Row(_)
@@ -186,7 +191,7 @@ mod tests {
 
     #[test]
     fn the_number_of_kinds_is_bounded() {
-        let (mut minutes, now) = (Minutes::default(), Instant::now());
+        let (mut minutes, now) = (Minutes::of(MINUTE), Instant::now());
         for i in 0..KEYS_MAX {
             counted(&mut minutes, Class::Overloaded, &format!("tool{i}"), now);
         }

@@ -45,10 +45,8 @@ pub fn tail(text: &str) -> String {
     }
     let scrubbed = secrets::scrubbed(look);
     let kept = last(&scrubbed, MAX_BYTES - '…'.len_utf8());
-    match kept.len() == text.len() || look.len() == text.len() && kept.len() == scrubbed.len() {
-        true => kept.to_owned(),
-        false => format!("…{kept}"),
-    }
+    let is_whole = look.len() == text.len() && kept.len() == scrubbed.len();
+    if is_whole { kept.to_owned() } else { format!("…{kept}") }
 }
 
 /// `text` if it is short enough, else its beginning and an ellipsis, in `max_bytes`.

@@ -68,7 +68,7 @@ impl Writer {
         Writer {
             inbox,
             shared,
-            minutes: Minutes::default(),
+            minutes: Minutes::of(settings.count_for),
             backlog: Backlog::of(&settings.path),
             told: Tally::default(),
             // At once, so that whoever reads finds a database.

@@ -11,7 +11,7 @@ use std::{
 
 use tokio::time::{Instant, timeout_at};
 
-use super::{Order, Shared, State, Upstream, instance::Instance};
+use super::{Order, Shared, State, Upstream, instance::Instance, rounds, subscriptions};
 use crate::{
     call::{Answer, BoxFuture, Call, CallService, Outcome, Replay, Reply},
     failure::{Class, Failure},
@@ -74,8 +74,14 @@ fn draining() -> Failure {
 
 impl Shared {
     async fn put_to(&self, instance: &Arc<Instance>, call: &Call) -> Result<Answer, LinkError> {
+        if let Some(answer) = subscriptions::instead_of(&self.tasks, instance, call) {
+            return Ok(answer);
+        }
         let (admission, params) = instance.inflight.admit(call);
-        let answer = instance.link.ask(call.method.clone(), Some(params), call.trail.clone()).await;
+        let answer = rounds::ask(instance, call, params).await.map(|answer| match admission.lacking() {
+            Some(missing) => rounds::for_want_of(missing, call, answer),
+            None => answer,
+        });
         drop(admission);
         if answer.is_ok() {
             instance.answers.fetch_add(1, Ordering::Relaxed);

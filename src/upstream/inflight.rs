@@ -13,7 +13,7 @@ use std::{
 use tokio::sync::Notify;
 
 use crate::{
-    call::{Back, Call, Caller, Edit, Method, Payload, Trail},
+    call::{Asking, Back, Call, Caller, Edit, Method, Payload, Trail},
     session::Session,
 };
 
@@ -31,6 +31,8 @@ struct Entry {
     token: Option<Payload>,
     /// Progress must increase; what does not is no sign of life.
     last_progress: Option<f64>,
+    /// What the client would have had to declare for a question that was refused.
+    lacking: Option<Payload>,
 }
 
 /// Takes the call out of the table when it ends, however it ends.
@@ -55,7 +57,8 @@ impl InFlight {
             Some((token, params)) => (Some(token), params),
             None => (None, call.params.clone()),
         };
-        let entry = Entry { caller: call.caller.clone(), trail: call.trail.clone(), token, last_progress: None };
+        let entry =
+            Entry { caller: call.caller.clone(), trail: call.trail.clone(), token, last_progress: None, lacking: None };
         self.calls().insert(number, entry);
         (Admission { table: self.clone(), number }, params)
     }
@@ -94,11 +97,28 @@ impl InFlight {
         back.tell(Method::of("notifications/progress"), Some(params));
     }
 
+    /// A question to this session was refused: its client has not declared `missing`.
+    pub(super) fn lacked(&self, session: u64, missing: Payload) {
+        for entry in self.calls().values_mut().filter(|entry| entry.caller.session.number == session) {
+            entry.lacking.get_or_insert_with(|| missing.clone());
+        }
+    }
+
+    /// Holds the silence clock of this session's calls: the server waits for its client.
+    pub(super) fn asking(&self, session: u64) -> Vec<Asking> {
+        let calls = self.calls();
+        let asked = calls.values().filter(|entry| entry.caller.session.number == session);
+        asked.map(|entry| entry.trail.asks()).collect()
+    }
+
     /// The client behind all calls in hand, if it is one and the same, and the way to
-    /// it: on the stream of its only call, else on its session's.
+    /// it: on the stream of its only call, else on its session's. A client that was
+    /// asked to come back may have forgotten its call: it counts only where there is
+    /// no other.
     pub(super) fn sole_client(&self) -> Option<(Arc<Session>, Back)> {
         let calls = self.calls();
-        let mut entries = calls.values();
+        let is_anybody_here = calls.values().any(|entry| !entry.caller.back.is_away());
+        let mut entries = calls.values().filter(|entry| !(is_anybody_here && entry.caller.back.is_away()));
         let first = entries.next()?;
         let mut alone = true;
         for other in entries {
@@ -110,6 +130,13 @@ impl InFlight {
         let session = first.caller.session.clone();
         let back = if alone { first.caller.back.clone() } else { session.back.clone() };
         Some((session, back))
+    }
+}
+
+impl Admission {
+    /// What the client should have declared for a question that this call led to.
+    pub(super) fn lacking(&self) -> Option<Payload> {
+        self.table.calls().get(&self.number)?.lacking.clone()
     }
 }
 
@@ -138,7 +165,7 @@ fn own_token(params: &Payload, number: u64) -> Option<(Payload, Payload)> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Mutex;
+    use std::sync::{Mutex, atomic::AtomicBool};
 
     use super::*;
     use crate::{
@@ -147,7 +174,7 @@ mod tests {
     };
 
     #[derive(Default)]
-    struct Heard(Mutex<Vec<String>>);
+    struct Heard(Mutex<Vec<String>>, AtomicBool);
 
     impl Wire for Heard {
         fn tell(&self, method: Method, params: Option<Payload>) {
@@ -156,6 +183,9 @@ mod tests {
         }
         fn ask(&self, _: Method, _: Option<Payload>) -> BoxFuture<'_, Answer> {
             unreachable!("nobody asks")
+        }
+        fn is_away(&self) -> bool {
+            self.1.load(Ordering::Relaxed)
         }
     }
 
@@ -187,6 +217,22 @@ mod tests {
         assert!(table.sole_client().is_none(), "two clients have calls in hand");
         drop(second);
         assert!(table.sole_client().is_some());
+    }
+
+    #[tokio::test]
+    async fn a_client_that_is_away_makes_way_for_one_that_is_here() {
+        let table = Arc::new(InFlight::default());
+        let (one, two) = (Arc::new(Heard::default()), Arc::new(Heard::default()));
+        let (_forgotten, _) = table.admit(&call_of(1, &one));
+        one.1.store(true, Ordering::Relaxed);
+        let sole = || table.sole_client().map(|(session, _)| session.number);
+        assert_eq!(sole(), Some(1), "there is no other");
+        let (second, _) = table.admit(&call_of(2, &two));
+        assert_eq!(sole(), Some(2));
+        let (_third, _) = table.admit(&call_of(3, &Arc::default()));
+        assert_eq!(sole(), None, "two are here");
+        drop(second);
+        assert_eq!(sole(), Some(3));
     }
 
     #[tokio::test(start_paused = true)]

@@ -11,8 +11,8 @@ use std::{
 
 use tokio::time::Instant;
 
-use super::inflight::InFlight;
-use crate::{call::Payload, link::Link};
+use super::{inflight::InFlight, subscriptions::Streams};
+use crate::{call::Payload, era::Era, link::Link};
 
 /// Ready for so long, or after so many answers, an instance has proven itself.
 const PROVEN_AFTER: Duration = Duration::from_secs(60);
@@ -21,11 +21,14 @@ const PROVEN_ANSWERS: u64 = 20;
 pub(super) struct Instance {
     pub(super) number: u64,
     pub(super) link: Arc<dyn Link>,
-    /// The result of `initialize`.
+    pub(super) era: Era,
+    /// What it said of itself, in the shape of an `initialize` result.
     pub(super) hello: Payload,
     pub(super) inflight: Arc<InFlight>,
     pub(super) ready_since: Instant,
     pub(super) answers: AtomicU64,
+    /// Of single resources, in the modern era.
+    pub(super) streams: Streams,
 }
 
 impl Instance {

@@ -59,18 +59,23 @@ impl Intake {
         let refuse = |answerer: Answerer, why: &'static str| {
             answerer.answer(Answer::Error(rpc_error(METHOD_NOT_FOUND, why)));
         };
-        let Some((_, back)) = self.inflight.sole_client() else {
+        let Some((session, back)) = self.inflight.sole_client() else {
             return refuse(
                 answerer,
                 "seawall cannot tell which client this question is for: it has no call in hand, or calls of several clients",
             );
         };
+        if let Some(missing) = session.lacks(method.as_str(), params.as_ref()) {
+            self.inflight.lacked(session.number, missing);
+            return refuse(answerer, "the client behind this call has not declared that it answers such questions");
+        }
         let Ok(permit) = self.questions.clone().try_acquire_owned() else {
             return refuse(answerer, "too many questions are open already");
         };
+        let asking = self.inflight.asking(session.number);
         upstream.tasks.spawn(async move {
             answerer.answer(back.ask(method, params).await);
-            drop(permit);
+            drop((permit, asking));
         });
     }
 }

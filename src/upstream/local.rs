@@ -27,6 +27,7 @@ use self::{desk::Desk, guarded::Guarded, home::Homes, pipe::Pipe};
 use crate::link::{Connector, Gone, Inbox, Link, LinkError, StartError, Vitals};
 use crate::{
     call::{Answer, BoxFuture, Method, Payload, ServerName, Trail},
+    era::Era,
     text,
 };
 
@@ -74,6 +75,11 @@ impl LocalConnector {
 impl Connector for LocalConnector {
     fn connect(&self, number: u64, inbox: Arc<dyn Inbox>) -> BoxFuture<'_, Result<Arc<dyn Link>, StartError>> {
         Box::pin(async move { self.open(number, inbox) })
+    }
+
+    /// rmcp speaks both; in this one a handler may ask its client in mid-call.
+    fn era(&self) -> Option<Era> {
+        Some(Era::Legacy)
     }
 }
 

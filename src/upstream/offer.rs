@@ -4,8 +4,10 @@ use std::{collections::HashSet, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
+use super::handshake::own_params;
 use crate::{
     call::{Answer, Method, Payload, Trail},
+    era::Era,
     link::{Link, LinkError},
 };
 
@@ -25,17 +27,17 @@ pub struct Offer {
 
 impl Offer {
     /// Asks for every list that the server's capabilities promise.
-    pub async fn read(link: &dyn Link, hello: Payload) -> Result<Offer, String> {
+    pub async fn read(link: &dyn Link, era: Era, hello: Payload) -> Result<Offer, String> {
         let has = |capability: &str| {
             hello.member("capabilities").is_some_and(|capabilities| capabilities.member(capability).is_some())
         };
         let (tools, prompts, resources) = (has("tools"), has("prompts"), has("resources"));
         Ok(Offer {
-            tools: if tools { list(link, "tools/list", "tools").await? } else { Vec::new() },
-            prompts: if prompts { list(link, "prompts/list", "prompts").await? } else { Vec::new() },
-            resources: if resources { list(link, "resources/list", "resources").await? } else { Vec::new() },
+            tools: if tools { list(link, era, "tools/list", "tools").await? } else { Vec::new() },
+            prompts: if prompts { list(link, era, "prompts/list", "prompts").await? } else { Vec::new() },
+            resources: if resources { list(link, era, "resources/list", "resources").await? } else { Vec::new() },
             templates: if resources {
-                list(link, "resources/templates/list", "resourceTemplates").await?
+                list(link, era, "resources/templates/list", "resourceTemplates").await?
             } else {
                 Vec::new()
             },
@@ -57,12 +59,16 @@ impl Offer {
 }
 
 /// All pages of one list.
-async fn list(link: &dyn Link, method: &'static str, member: &str) -> Result<Vec<Payload>, String> {
+async fn list(link: &dyn Link, era: Era, method: &'static str, member: &str) -> Result<Vec<Payload>, String> {
     let mut items = Vec::new();
     let mut cursors = HashSet::new();
     let mut params = None;
     for _ in 0..LIST_MAX_PAGES {
-        let page = match link.ask(Method::of(method), params.take(), Arc::new(Trail::new())).await {
+        let params_of_page = match era {
+            Era::Legacy => params.take(),
+            Era::Modern => Some(own_params(&params.take().unwrap_or(Payload::literal("{}")))),
+        };
+        let page = match link.ask(Method::of(method), params_of_page, Arc::new(Trail::new())).await {
             Ok(Answer::Result(page)) => page,
             // Declared but not there: some servers declare more than they have.
             Ok(Answer::Error(error)) if error.error_code() == Some(crate::wire::envelope::METHOD_NOT_FOUND) => break,

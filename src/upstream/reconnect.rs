@@ -18,10 +18,11 @@ use tokio::{
 
 use super::{
     Order, STOP_GRACE, Shared, State, handshake, inflight::InFlight, instance::Instance, intake::Intake,
-    ladder::Ladder, next_instance_number, offer::Offer,
+    ladder::Ladder, next_instance_number, offer::Offer, subscriptions,
 };
 use crate::{
     call::{BoxFuture, Method, Payload, Trail},
+    era::Era,
     link::{Gone, Link, StartError},
     store::{Event, EventType},
 };
@@ -98,18 +99,21 @@ impl Reconnect {
             .unwrap_or_else(|_| Err(StartError::Transient("it could not be reached in time".to_owned())))?;
         self.link = Some(link.clone());
         self.shared.set(State::Handshaking);
-        let hello = handshake::initialize(&*link).await?;
+        let (era, hello) = self.greet(&*link).await?;
         if self.shared.offer.load().is_none() {
-            let offer = read_offer(link.clone(), hello.clone(), Duration::ZERO).await.map_err(StartError::Transient)?;
+            let offer =
+                read_offer(link.clone(), (era, hello.clone()), Duration::ZERO).await.map_err(StartError::Transient)?;
             self.shared.learn(offer);
         }
         let instance = Arc::new(Instance {
             number,
             link,
+            era,
             hello,
             inflight,
             ready_since: Instant::now(),
             answers: AtomicU64::new(0),
+            streams: Default::default(),
         });
         self.shared.current.store(Some(instance.clone()));
         self.shared.set(State::Ready(instance.clone()));
@@ -118,14 +122,35 @@ impl Reconnect {
         Ok(instance)
     }
 
+    /// In the era that it was last found to be of, if any.
+    async fn greet(&self, link: &dyn Link) -> Result<(Era, Payload), StartError> {
+        let remember = |era| *self.shared.era.lock().unwrap_or_else(PoisonError::into_inner) = Some(era);
+        let remembered = *self.shared.era.lock().unwrap_or_else(PoisonError::into_inner);
+        match handshake::greet(link, remembered.or_else(|| self.shared.connector.era())).await {
+            Ok((era, hello)) => {
+                remember(era);
+                Ok((era, hello))
+            }
+            Err(broken) => {
+                if broken.at_probe {
+                    remember(Era::Legacy);
+                }
+                Err(broken.error)
+            }
+        }
+    }
+
     /// Attends to a ready instance until it ends.
     async fn attend(&mut self, instance: &Arc<Instance>) -> End {
         // What is known may be of an earlier instance, or of an earlier run.
         let mut listing = Some(self.listing(instance, Duration::ZERO));
+        let listening = std::pin::pin!(subscriptions::list_changes(instance.clone()));
+        let mut listening = listening;
         let mut list_again = false;
         loop {
             tokio::select! {
                 gone = instance.link.gone() => return End::Died(gone),
+                () = listening.as_mut() => {}
                 read = async { listing.as_mut().expect("guarded").await }, if listing.is_some() => {
                     match read {
                         Ok(offer) => self.shared.learn(offer),
@@ -145,7 +170,7 @@ impl Reconnect {
     }
 
     fn listing(&self, instance: &Instance, delay: Duration) -> BoxFuture<'static, Result<Offer, String>> {
-        Box::pin(read_offer(instance.link.clone(), instance.hello.clone(), delay))
+        Box::pin(read_offer(instance.link.clone(), (instance.era, instance.hello.clone()), delay))
     }
 
     /// An instance has died, or could not be started: wait as the ladder says.
@@ -212,10 +237,10 @@ impl Reconnect {
     }
 }
 
-async fn read_offer(link: Arc<dyn Link>, hello: Payload, delay: Duration) -> Result<Offer, String> {
+async fn read_offer(link: Arc<dyn Link>, (era, hello): (Era, Payload), delay: Duration) -> Result<Offer, String> {
     sleep(delay).await;
     let waited = crate::text::duration(LISTING_TIMEOUT);
-    timeout(LISTING_TIMEOUT, Offer::read(&*link, hello))
+    timeout(LISTING_TIMEOUT, Offer::read(&*link, era, hello))
         .await
         .unwrap_or_else(|_| Err(format!("its lists could not be read within {waited}")))
 }
@@ -224,7 +249,9 @@ async fn read_offer(link: Arc<dyn Link>, hello: Payload, delay: Duration) -> Res
 pub(super) async fn replay_log_level(shared: Arc<Shared>, instance: Arc<Instance>) {
     let level = shared.log_level.lock().unwrap_or_else(PoisonError::into_inner).clone();
     let Some(level) = level else { return };
-    let logs = instance.hello.member("capabilities").is_some_and(|has| has.member("logging").is_some());
+    // In the modern era each request says its own.
+    let logs = instance.era == Era::Legacy
+        && instance.hello.member("capabilities").is_some_and(|has| has.member("logging").is_some());
     if logs {
         let params = Payload::of(&serde_json::json!({ "level": level }));
         let ask = instance.link.ask(Method::of("logging/setLevel"), Some(params), Arc::new(Trail::new()));

@@ -25,6 +25,8 @@ use crate::{
 
 /// How long the end of the output waits for the exit of the process, and the reverse.
 const BOTH_ENDS_WAIT: Duration = Duration::from_millis(50);
+/// How long the end of its stderr is waited for once it has exited.
+const LAST_WORDS_WAIT: Duration = Duration::from_millis(40);
 /// How long a process that broke off its connection may live on.
 const BROKEN_GRACE: Duration = Duration::from_secs(2);
 
@@ -76,17 +78,15 @@ struct StdioLink {
 impl StdioLink {
     /// Waits for the end, tells everybody, and sees to it that nothing is left.
     async fn watch(self) {
-        let end = tokio::select! {
-            end = self.peer.ended() => {
-                let exit = timeout(BOTH_ENDS_WAIT, self.child.exited()).await.ok();
-                self.explain(Some(end), exit)
-            }
-            exit = self.child.exited() => {
-                let end = timeout(BOTH_ENDS_WAIT, self.peer.ended()).await.ok();
-                self.explain(end, Some(exit))
-            }
+        let (end, exit) = tokio::select! {
+            end = self.peer.ended() => (Some(end), timeout(BOTH_ENDS_WAIT, self.child.exited()).await.ok()),
+            exit = self.child.exited() => (timeout(BOTH_ENDS_WAIT, self.peer.ended()).await.ok(), Some(exit)),
         };
-        let (gone, guilty) = end;
+        if exit.is_some() {
+            // What it said last tells why.
+            let _ = timeout(LAST_WORDS_WAIT, self.tail.ended()).await;
+        }
+        let (gone, guilty) = self.explain(end, exit);
         self.peer.fail(&gone, guilty);
         if !self.closing.load(Ordering::Relaxed) {
             self.child.stop(BROKEN_GRACE).await;

@@ -6,6 +6,7 @@
 //! reconnect then begins a new one, and the call, which was never taken, goes there.
 
 use std::{
+    collections::HashMap,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -24,11 +25,14 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use self::events::Events;
 use crate::{
     call::{Answer, BoxFuture, Message, Method, Payload, Trail},
+    era,
     link::{Answerer, Connector, Gone, Inbox, Link, LinkError, StartError, Vitals},
+    mcp_param::Mirrored,
     wire::envelope::{Envelope, Parts},
 };
 
 mod events;
+mod headers;
 mod standing;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -70,6 +74,8 @@ struct Shared {
     inbox: Arc<dyn Inbox>,
     max_message_bytes: usize,
     last_id: AtomicU64,
+    /// The arguments that tools want repeated in headers, learned from their list.
+    mirrored: Mutex<HashMap<String, Vec<Mirrored>>>,
     /// What `initialize` brought: the session's id and the version.
     agreed: Mutex<HeaderMap>,
     gone: watch::Sender<Option<Gone>>,
@@ -104,6 +110,7 @@ impl UrlLink {
             inbox,
             max_message_bytes: settings.max_message_bytes,
             last_id: AtomicU64::new(0),
+            mirrored: Mutex::default(),
             agreed: Mutex::default(),
             gone: watch::Sender::new(None),
             closed: CancellationToken::new(),
@@ -117,16 +124,29 @@ impl UrlLink {
         }
         let id = self.0.last_id.fetch_add(1, Ordering::Relaxed) + 1;
         let is_initialize = method.as_str() == "initialize";
+        let modern = era::is_modern(params.as_ref()).then(|| self.modern_headers(&method, params.as_ref()));
+        let lists_tools = modern.is_some() && method.as_str() == "tools/list";
         let body = Parts::request(id, &method, params).joined();
         trail.sent_to(self.0.number);
-        let cancel = CancelOnDrop { link: self, id: (!is_initialize).then_some(id) };
-        let answered = self.0.closed.run_until_cancelled(self.post_and_read(body, id, is_initialize)).await;
+        // In the modern era the closed stream is what cancels.
+        let cancel = CancelOnDrop { link: self, id: (!is_initialize && modern.is_none()).then_some(id) };
+        let answered = self.0.closed.run_until_cancelled(self.post_and_read(body, modern, id, is_initialize)).await;
         cancel.disarm();
-        answered.unwrap_or_else(|| Err(LinkError::Lost(Gone::because("it was stopped"))))
+        let answer = answered.unwrap_or_else(|| Err(LinkError::Lost(Gone::because("it was stopped"))))?;
+        Ok(match answer {
+            Answer::Result(tools) if lists_tools => Answer::Result(self.learn_tools(&tools)),
+            answer => answer,
+        })
     }
 
-    async fn post_and_read(&self, body: bytes::Bytes, id: u64, is_initialize: bool) -> Result<Answer, LinkError> {
-        let response = self.post(body).await?;
+    async fn post_and_read(
+        &self,
+        body: bytes::Bytes,
+        modern: Option<HeaderMap>,
+        id: u64,
+        is_initialize: bool,
+    ) -> Result<Answer, LinkError> {
+        let response = self.post(body, modern).await?;
         let session = response.headers().get(&MCP_SESSION_ID).cloned();
         let answer = self.read_answer(response, id).await?;
         if is_initialize && let Answer::Result(hello) = &answer {
@@ -152,12 +172,12 @@ impl UrlLink {
     }
 
     /// Sends one message; `Ok` if the server took it.
-    async fn post(&self, body: bytes::Bytes) -> Result<Response, LinkError> {
+    async fn post(&self, body: bytes::Bytes, modern: Option<HeaderMap>) -> Result<Response, LinkError> {
         let request = self
             .0
             .client
             .post(&self.0.url)
-            .headers(self.agreed())
+            .headers(modern.unwrap_or_else(|| self.agreed()))
             .header(CONTENT_TYPE, "application/json")
             .header(ACCEPT, "application/json, text/event-stream")
             .body(body);
@@ -175,7 +195,7 @@ impl UrlLink {
         }
         match status {
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
-                let reason = format!("it answered {status}; check its headers in servers.toml");
+                let reason = format!("it answered HTTP {status}");
                 Err(LinkError::Auth(reason))
             }
             StatusCode::TOO_MANY_REQUESTS => Err(LinkError::Busy { retry_after: retry_after(response.headers()) }),
@@ -229,7 +249,7 @@ impl UrlLink {
     fn aside(&self, parts: Parts) {
         let link = self.clone();
         self.0.tasks.spawn(async move {
-            let sent = timeout(ASIDE_TIMEOUT, link.post(parts.joined())).await;
+            let sent = timeout(ASIDE_TIMEOUT, link.post(parts.joined(), None)).await;
             if !matches!(sent, Ok(Ok(_))) {
                 tracing::debug!(url = link.0.url, "a notification was not taken");
             }

@@ -49,6 +49,9 @@ fn present<'de, D: Deserializer<'de>>(value: D) -> Result<Option<&'de RawValue>,
 impl Envelope {
     /// Reads one message. Payloads share the memory of `text`.
     pub fn parse(text: &Bytes) -> Result<Self, Malformed> {
+        if is_array(text) {
+            return Err(Malformed::array(text));
+        }
         let members: Members<'_> = serde_json::from_slice(text).map_err(|error| Malformed::explain(text, &error))?;
         let part = |value: &RawValue| Payload::part_of(text, value);
         let malformed = |reason: &str| {
@@ -78,11 +81,22 @@ impl Envelope {
     }
 }
 
+/// serde would take an array for the members in their order.
+fn is_array(text: &[u8]) -> bool {
+    text.trim_ascii_start().starts_with(b"[")
+}
+
 fn is_request_id(id: &RawValue) -> bool {
     matches!(id.get().as_bytes().first(), Some(b'"' | b'-' | b'0'..=b'9'))
 }
 
 impl Malformed {
+    fn array(text: &Bytes) -> Self {
+        let is_json = serde_json::from_slice::<&RawValue>(text).is_ok();
+        let reason = if is_json { "no JSON-RPC message: an array; messages come one by one" } else { "no JSON" };
+        Malformed { id: None, is_json, reason: reason.to_owned() }
+    }
+
     /// Finds out what is wrong with text that did not parse as an envelope.
     fn explain(text: &Bytes, error: &serde_json::Error) -> Self {
         #[derive(Deserialize)]
@@ -212,6 +226,14 @@ mod tests {
     }
 
     #[test]
+    fn an_array_is_no_message_whatever_is_in_it() {
+        for text in [r#"[7,"ping"]"#, r#" [7,null,null,{}]"#, "[7]", "[]", "[1,2"] {
+            let malformed = parse(text).expect_err(text);
+            assert_eq!((malformed.id, malformed.is_json), (None, text.ends_with(']')), "{text}");
+        }
+    }
+
+    #[test]
     fn null_is_a_result_and_odd_errors_pass() {
         assert!(matches!(
             parse(r#"{"id":"a","result":null}"#),
@@ -239,6 +261,15 @@ mod tests {
         assert!(parse(r#"{"id":1,"id":2,"method":"a"}"#).is_err(), "a duplicate id is refused");
         assert!(parse(r#"{"id":null,"method":"a"}"#).is_err(), "MCP forbids a null id");
         assert!(!parse("{").expect_err("half a message").is_json);
+    }
+
+    #[test]
+    fn an_array_is_not_taken_for_the_members_in_their_order() {
+        for array in [r#"[1,"ping"]"#, " [{\"id\":1}]", "[]"] {
+            let malformed = parse(array).expect_err(array);
+            assert!(malformed.id.is_none() && malformed.is_json, "{array}");
+        }
+        assert!(!parse("[1").expect_err("half an array").is_json);
     }
 
     #[test]

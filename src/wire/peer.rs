@@ -19,9 +19,9 @@ use tokio::{
 };
 use tokio_util::task::TaskTracker;
 
-pub use super::pending::Guilty;
+pub use super::{envelope::Malformed, pending::Guilty};
 use super::{
-    envelope::{Envelope, Malformed, Parts},
+    envelope::{Envelope, Parts},
     lines::{LineError, LineReader},
     pending::Pending,
 };
@@ -50,6 +50,8 @@ pub struct Limits {
 /// What the other side says on its own. Called in wire order; must not block.
 pub trait Listener: Send + Sync + 'static {
     fn on(&self, peer: &Peer, message: Message);
+    /// A line that is no message. Servers that log to stdout are left in peace.
+    fn on_stray(&self, _: &Peer, _: Malformed) {}
 }
 
 /// A handle; clones speak to the same peer.
@@ -141,12 +143,20 @@ impl Peer {
 
     /// Sends an answer, waiting for room in the queue.
     pub async fn respond(&self, id: &Payload, answer: Answer) -> Result<(), LinkError> {
-        self.enqueue(None, Parts::response(id, flat(answer))).await.map_err(|()| LinkError::NotSent(self.reason()))
+        self.enqueue(None, Parts::response(id, answer.on_one_line()))
+            .await
+            .map_err(|()| LinkError::NotSent(self.reason()))
     }
 
     /// Queues an answer; refused if the queue is full.
     pub fn try_respond(&self, id: &Payload, answer: Answer) -> Result<(), LinkError> {
-        self.try_enqueue(Parts::response(id, flat(answer)))
+        self.try_enqueue(Parts::response(id, answer.on_one_line()))
+    }
+
+    /// Sends a whole message that was put together elsewhere, on one line.
+    pub async fn pass_on(&self, message: Bytes) {
+        let head = BytesMut::from(message);
+        let _ = self.enqueue(None, Parts { head, body: None, tail: b"" }).await;
     }
 
     /// Queues an error that answers no id.
@@ -259,10 +269,14 @@ impl Peer {
                 }
             }
             Err((malformed, line)) => {
-                let guilty = malformed.id.as_ref().and_then(|id| id.as_str().parse().ok());
+                let read = malformed.id.as_ref().and_then(|id| id.as_str().parse().ok());
+                // The beginning of an answer, broken off or mixed with another line. A log
+                // line that quotes a message does not begin with the brace.
+                let guilty = read.or_else(|| line.starts_with(b"{").then(|| guess_id(&line)).flatten());
                 if let Some(id) = guilty.filter(|id| self.0.pending.contains(*id)) {
                     return Err((format!("its answer was {malformed}"), Guilty::One(id)));
                 }
+                listener.on_stray(self, malformed);
                 return self.count_stray(&line);
             }
         }
@@ -374,19 +388,12 @@ fn parse_forgivingly(line: Bytes) -> Result<Envelope, (Malformed, Bytes)> {
     }
 }
 
-/// The id at the start of a line that was too long to read.
+/// The id at the start of a line that cannot be read, or was too long to be.
 fn guess_id(start: &[u8]) -> Option<u64> {
     let at = memchr::memmem::find(start, b"\"id\":")? + 5;
     let digits: Vec<u8> =
         start[at..].iter().copied().skip_while(|b| *b == b' ').take_while(u8::is_ascii_digit).collect();
     std::str::from_utf8(&digits).ok()?.parse().ok()
-}
-
-fn flat(answer: Answer) -> Answer {
-    match answer {
-        Answer::Result(result) => Answer::Result(result.on_one_line()),
-        Answer::Error(error) => Answer::Error(error.on_one_line()),
-    }
 }
 
 fn kib_of(parts: &Parts) -> u32 {

@@ -5,6 +5,7 @@ use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Output, Stdio},
+    sync::Arc,
     thread,
     time::Duration,
 };
@@ -29,24 +30,38 @@ const CONFIG: &str = "servers.toml";
 
 /// How a gateway is started.
 pub struct Launch {
-    folder: Scratch,
+    folder: Arc<Scratch>,
     variables: Vec<(String, String)>,
     arguments: Vec<String>,
+    /// Without any argument of the harness's own.
+    bare: bool,
+    config: PathBuf,
     /// A program that becomes the gateway, with its arguments.
     wrapper: Vec<String>,
 }
 
 impl Launch {
     pub fn new(servers_toml: &str) -> Launch {
-        let folder = Scratch::new();
-        folder.write(CONFIG, servers_toml);
-        Launch { folder, variables: Vec::new(), arguments: Vec::new(), wrapper: Vec::new() }
+        Launch::with_folder(Scratch::new(), servers_toml)
     }
 
     /// The folder exists before the gateway does; configs may name it.
-    pub fn with_folder(folder: Scratch, servers_toml: &str) -> Launch {
-        folder.write(CONFIG, servers_toml);
-        Launch { folder, variables: Vec::new(), arguments: Vec::new(), wrapper: Vec::new() }
+    pub fn with_folder(folder: impl Into<Arc<Scratch>>, servers_toml: &str) -> Launch {
+        let folder = folder.into();
+        let config = folder.write(CONFIG, servers_toml);
+        Launch { folder, variables: Vec::new(), arguments: Vec::new(), bare: false, config, wrapper: Vec::new() }
+    }
+
+    /// `seawall` and nothing else: servers.toml must say `listen = "127.0.0.1:0"`.
+    pub fn bare(mut self) -> Launch {
+        self.bare = true;
+        self
+    }
+
+    /// A servers.toml elsewhere.
+    pub fn config_at(mut self, path: &Path) -> Launch {
+        self.config = path.to_owned();
+        self
     }
 
     /// In a folder that its owner keeps.
@@ -74,7 +89,9 @@ impl Launch {
         let words: Vec<String> = self.wrapper.into_iter().chain([env!("CARGO_BIN_EXE_seawall").to_owned()]).collect();
         let mut command = Command::new(&words[0]);
         command.args(&words[1..]);
-        command.arg("serve").arg("--config").arg(self.folder.file(CONFIG)).args(["--listen", "127.0.0.1:0"]);
+        if !self.bare {
+            command.arg("serve").arg("--config").arg(&self.config).args(["--listen", "127.0.0.1:0"]);
+        }
         command.args(&self.arguments).envs(self.variables.iter().map(|(name, value)| (name, value)));
         command.current_dir(self.folder.path());
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -82,7 +99,8 @@ impl Launch {
         let log = Log::default();
         log.follow(child.stdout.take().expect("stdout is piped"));
         log.follow(child.stderr.take().expect("stderr is piped"));
-        let mut gateway = Gateway { folder: self.folder, child, log, address: ([127, 0, 0, 1], 0).into() };
+        let mut gateway =
+            Gateway { folder: self.folder, config: self.config, child, log, address: ([127, 0, 0, 1], 0).into() };
         gateway.learn_address().await;
         gateway
     }
@@ -90,7 +108,8 @@ impl Launch {
 
 /// A running gateway.
 pub struct Gateway {
-    pub folder: Scratch,
+    pub folder: Arc<Scratch>,
+    config: PathBuf,
     child: Child,
     pub log: Log,
     pub address: SocketAddr,
@@ -125,6 +144,16 @@ impl Gateway {
         wait_until(START, "/readyz to say 200", async || {
             let ready = self.get("/readyz").await.ok()?;
             (ready.status() == 200).then_some(())
+        })
+        .await;
+    }
+
+    /// Waits for one server, however long a busy machine takes to start it.
+    pub async fn server_is_ready(&self, name: &str) {
+        wait_until(START, "the server to be ready", async || {
+            let ready = self.get("/readyz").await.ok()?;
+            let states: serde_json::Value = serde_json::from_slice(&ready.body).ok()?;
+            (states["servers"][name] == "ready").then_some(())
         })
         .await;
     }
@@ -172,7 +201,7 @@ impl Gateway {
     }
 
     pub fn config(&self) -> PathBuf {
-        self.folder.file(CONFIG)
+        self.config.clone()
     }
 
     /// What `status --json` says of one server.

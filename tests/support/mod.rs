@@ -12,6 +12,7 @@
 #![allow(dead_code, unused_imports, unreachable_pub)]
 
 pub mod census;
+pub mod conformance;
 pub mod database;
 pub mod exchange;
 pub mod fixture;
@@ -21,7 +22,9 @@ pub mod machine;
 pub mod mcp;
 pub mod process;
 pub mod scratch;
+pub mod stdio;
 pub mod tools;
+pub mod tree;
 pub mod wait;
 
 pub use exchange::Exchange;
@@ -29,4 +32,5 @@ pub use fixture::{Journal, confined, fixture, fixture_server, hostile};
 pub use gateway::{Gateway, Launch};
 pub use http::{Connection, Event, Events, Response};
 pub use mcp::{Client, Hello, failure_of, text_of};
+pub use stdio::StdioClient;
 pub use wait::{poll, wait_until};

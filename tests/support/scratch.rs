@@ -7,7 +7,11 @@ pub struct Scratch(std::sync::Arc<tempfile::TempDir>);
 impl Scratch {
     pub fn new() -> Scratch {
         let folder = tempfile::Builder::new().prefix("seawall-test-").tempdir();
-        Scratch(folder.expect("a temporary folder can be made").into())
+        let folder = folder.expect("a temporary folder can be made");
+        // Confined servers of root run as somebody else, who must get here.
+        let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        std::fs::set_permissions(folder.path(), open).expect("it is ours");
+        Scratch(folder.into())
     }
 
     /// The same folder, gone with the last of them.

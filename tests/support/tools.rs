@@ -20,27 +20,35 @@ const TRIES_MAX: usize = 2;
 /// A folder with `node_modules`; `None` where there is no node to run it.
 pub fn npm() -> Option<PathBuf> {
     static INSTALLED: OnceLock<Option<PathBuf>> = OnceLock::new();
-    let install = || {
-        on_path("node")?;
-        on_path("npm")?;
-        let pins = pins("npm/package-lock.json");
-        Some(installed("npm", &pins, |folder| {
-            for name in ["package.json", "package-lock.json"] {
-                fs::copy(interop(&format!("npm/{name}")), folder.join(name)).expect("a file can be copied");
-            }
-            let mut command = Command::new("npm");
-            command.args(["ci", "--no-audit", "--no-fund", "--ignore-scripts"]).current_dir(folder);
-            vec![command]
-        }))
-    };
-    INSTALLED.get_or_init(install).clone()
+    INSTALLED.get_or_init(|| from_npm("npm", &interop("npm"))).clone()
+}
+
+/// The same with the conformance suite in it, what it asks, and a node that is new enough.
+pub fn conformance() -> Option<PathBuf> {
+    static INSTALLED: OnceLock<Option<PathBuf>> = OnceLock::new();
+    INSTALLED.get_or_init(|| from_npm("conformance", &fixtures("conformance"))).clone()
+}
+
+/// What the package-lock.json of `source` pins.
+fn from_npm(name: &str, source: &Path) -> Option<PathBuf> {
+    on_path("node")?;
+    on_path("npm")?;
+    let pins = read(&source.join("package-lock.json"));
+    Some(installed(name, &pins, |folder| {
+        for name in ["package.json", "package-lock.json"] {
+            fs::copy(source.join(name), folder.join(name)).expect("a file can be copied");
+        }
+        let mut command = Command::new("npm");
+        command.args(["ci", "--no-audit", "--no-fund", "--ignore-scripts"]).current_dir(folder);
+        vec![command]
+    }))
 }
 
 /// The python of an environment that has what `requirements` (a file of
 /// fixtures/interop) pins; `None` where there is no python.
 pub fn python(requirements: &str) -> Option<PathBuf> {
     on_path("python3")?;
-    let pins = pins(requirements);
+    let pins = read(&interop(requirements));
     let name = requirements.trim_end_matches(".txt");
     let folder = installed(name, &pins, |folder| {
         let mut environment = Command::new("python3");
@@ -55,7 +63,11 @@ pub fn python(requirements: &str) -> Option<PathBuf> {
 
 /// A file of fixtures/interop.
 pub fn interop(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/interop").join(name)
+    fixtures("interop").join(name)
+}
+
+pub fn fixtures(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures").join(name)
 }
 
 /// `None`, said once in the log, where the program is missing. In CI nothing may be.
@@ -69,8 +81,8 @@ fn on_path(program: &str) -> Option<PathBuf> {
     found
 }
 
-fn pins(name: &str) -> String {
-    fs::read_to_string(interop(name)).expect("the pinned versions are checked in")
+fn read(pins: &Path) -> String {
+    fs::read_to_string(pins).expect("the pinned versions are checked in")
 }
 
 /// `tests/.cache/NAME`, filled by the commands unless it was for the same pins.

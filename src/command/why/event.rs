@@ -40,6 +40,7 @@ fn facts(out: &mut impl Write, style: &Style, metadata: &str) -> io::Result<()> 
     for (name, value) in &members {
         let name = text::quote(name, 40);
         match value {
+            Value::Null => {}
             Value::String(lines) if lines.trim_end().contains('\n') => {
                 writeln!(out, "    {name}")?;
                 for line in lines.trim_end().lines() {
@@ -71,9 +72,11 @@ fn meaning(event_type: EventType) -> &'static str {
         EventType::BreakerOpened => {
             "A tool failed several times in a row; calls to it are refused until a probe succeeds."
         }
-        EventType::BreakerClosed => "A probe of the tool succeeded; calls pass again.",
+        EventType::BreakerClosed => "A probe of the tool succeeded, or someone reset it; calls pass again.",
         EventType::ServerReady => "The server was started and completed its handshake.",
-        EventType::ServerDown => "The server's process or connection ended; seawall starts it again by itself.",
+        EventType::ServerDown => {
+            "The server ended or could not be started; seawall tries again by itself, after retry_in_ms."
+        }
         EventType::ServerParked => "The server will not be started again until something is mended.",
         EventType::ServerRecycled => {
             "The server was replaced by a fresh instance, as `recycle` asks; no call was lost."
@@ -108,7 +111,7 @@ fn advice(event_type: EventType) -> Option<&'static str> {
         }
         EventType::MemoryGrowth => "Watch it in `seawall status`, and restart it before the machine has to.",
         EventType::BreakerOpened => "`seawall failures --server NAME --since 1h` shows what broke it.",
-        EventType::ServerDown => "`seawall failures --server NAME --class lost` shows the calls that it cost.",
+        EventType::ServerDown => "`seawall failures --server NAME --since 1h` shows the calls that it cost.",
         EventType::ServerParked => {
             "Mend what the reason above says, then `seawall restart NAME`, or save servers.toml."
         }

@@ -14,11 +14,15 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::StatusCode;
 use tokio::time::timeout;
 
-use super::{
-    guard::Refusal,
-    mailbox::{Mail, Mailbox},
+use super::guard::Refusal;
+use crate::{
+    call::Answer,
+    downstream::{
+        mailbox::{Mail, Mailbox, Question},
+        rounds,
+    },
+    wire::envelope::Parts,
 };
-use crate::wire::envelope::Parts;
 
 /// Below this the parts of an answer are joined, which saves a larger write call.
 const JOIN_MAX_BYTES: usize = 16 * 1024;
@@ -101,18 +105,63 @@ impl ReplyBody {
         ReplyBody::Pieces([head.freeze(), body, Bytes::from_static(tail)].into())
     }
 
-    /// Server-sent events: `first`, then what the mailbox gets, until it is closed.
-    pub(super) fn events(first: Option<Bytes>, mailbox: Arc<Mailbox>) -> Self {
-        let rest = stream::unfold(mailbox, |mailbox| async move {
-            let chunk = match timeout(KEEP_ALIVE, mailbox.next()).await {
-                Ok(Mail::Message(message)) => as_event(&message),
-                Ok(Mail::Cancelled | Mail::Closed) => return None,
-                Err(_) => Bytes::from_static(b": still here\n\n"),
-            };
-            Some((chunk, mailbox))
+    /// Server-sent events: `first`, then what the mailbox gets, until its answer.
+    pub(super) fn events(first: Option<Bytes>, mailbox: Arc<Mailbox>, ending: Option<Box<dyn Ending>>) -> Self {
+        let source = Source { mailbox, ending, is_over: false };
+        let rest = stream::unfold(source, |mut source| async move {
+            let chunk = source.next().await?;
+            Some((chunk, source))
         });
         let first = stream::iter(first.map(|message| as_event(&message)));
         ReplyBody::Events(Box::pin(futures_util::StreamExt::chain(first, rest)))
+    }
+}
+
+/// How the stream of a request ends.
+pub(super) trait Ending: Send + 'static {
+    /// The message that carries the answer.
+    fn answer(&mut self, answer: Answer) -> Bytes;
+    /// The message that carries questions, if they end the stream.
+    fn questions(&mut self, questions: Vec<Question>) -> Option<Bytes>;
+    /// The client has closed the stream before its end.
+    fn abandoned(&mut self) {}
+}
+
+struct Source {
+    mailbox: Arc<Mailbox>,
+    /// A standing stream has none.
+    ending: Option<Box<dyn Ending>>,
+    is_over: bool,
+}
+
+impl Source {
+    async fn next(&mut self) -> Option<Bytes> {
+        while !self.is_over {
+            let mail = match timeout(KEEP_ALIVE, self.mailbox.next()).await {
+                Ok(mail) => mail,
+                Err(_) => return Some(Bytes::from_static(b": still here\n\n")),
+            };
+            let last = match (mail, &mut self.ending) {
+                (Mail::Message(message), _) => return Some(as_event(&message)),
+                (Mail::Answer(answer), Some(ending)) => Some(ending.answer(answer)),
+                (Mail::Question(question), Some(ending)) => {
+                    ending.questions(rounds::gather(&self.mailbox, question).await)
+                }
+                (Mail::Answer(_) | Mail::Question(_), None) => continue,
+                (Mail::Cancelled | Mail::Closed, _) => None,
+            };
+            self.is_over = true;
+            return last.map(|message| as_event(&message));
+        }
+        None
+    }
+}
+
+impl Drop for Source {
+    fn drop(&mut self) {
+        if let Some(ending) = self.ending.as_mut().filter(|_| !self.is_over) {
+            ending.abandoned();
+        }
     }
 }
 

@@ -8,15 +8,15 @@ use super::{
     Front, MCP_PROTOCOL_VERSION, MCP_SESSION_ID, body,
     body::ReplyBody,
     guard::{self, Refusal},
-    mailbox::Mailbox,
-    reply,
-    running::{First, Running},
+    modern, reply,
+    running::{Enrolment, First, OnDisconnect, Plain, Running},
     session::{CallWire, HttpSession, Outbox, StandingWire},
 };
 use crate::{
     call::{Answer, Message, Method, Payload},
+    downstream::mailbox::Mailbox,
+    era::{self, LEGACY_VERSIONS},
     session::{Hello, Scope},
-    upstream::handshake::VERSIONS,
     wire::envelope::{Envelope, INVALID_REQUEST, Malformed, PARSE_ERROR, Parts, rpc_error},
 };
 
@@ -33,12 +33,14 @@ async fn answer(front: &Arc<Front>, scope: Scope, request: Request<Incoming>) ->
     let (parts, incoming) = request.into_parts();
     guard::must_be_json(&parts.headers)?;
     let accepts = Accepts::of(&parts.headers)?;
-    check_version(&parts.headers)?;
     let text = body::read(incoming, front.max_message_bytes).await?;
     let message = match Envelope::parse(&text) {
         Ok(message) => message,
         Err(malformed) => return Ok(malformed_reply(malformed)),
     };
+    if is_modern(&parts.headers, &message) {
+        return Ok(modern(front, scope, &parts.headers, accepts, message).await);
+    }
     if let Envelope::Message(Message::Request { id, method, params }) = &message
         && method.as_str() == "initialize"
     {
@@ -47,17 +49,51 @@ async fn answer(front: &Arc<Front>, scope: Scope, request: Request<Incoming>) ->
     let session = find_session(front, &scope, &parts.headers)?;
     Ok(match message {
         Envelope::Message(Message::Request { id, method, params }) => {
-            request_reply(front, session, accepts, (id, method, params)).await
+            request_reply(front, &session, accepts, (id, method, params)).await
         }
         Envelope::Message(Message::Notification { method, params }) => {
             notification(front, &session, method, params);
             reply::empty(StatusCode::ACCEPTED)
         }
         Envelope::Response { id, answer } => {
-            session.outbox.answered(&id, answer);
+            session.outbox.questions.answered_to(&id, answer);
             reply::empty(StatusCode::ACCEPTED)
         }
     })
+}
+
+/// By version and `_meta`, never by method: a header that names no legacy version, or a
+/// body that says who asks.
+fn is_modern(headers: &HeaderMap, message: &Envelope) -> bool {
+    let version = headers.get(&MCP_PROTOCOL_VERSION);
+    if version.is_some_and(|version| !LEGACY_VERSIONS.iter().any(|legacy| version == legacy)) {
+        return true;
+    }
+    let Envelope::Message(Message::Request { params, .. } | Message::Notification { params, .. }) = message else {
+        return false;
+    };
+    era::is_modern(params.as_ref())
+}
+
+async fn modern(
+    front: &Arc<Front>,
+    scope: Scope,
+    headers: &HeaderMap,
+    accepts: Accepts,
+    message: Envelope,
+) -> Response<ReplyBody> {
+    match message {
+        Envelope::Message(Message::Request { id, method, params }) => {
+            let params = params.unwrap_or(Payload::literal("{}"));
+            modern::answer(front, scope, headers, accepts, modern::Request { id, method, params }).await
+        }
+        // This era has no notifications of clients over HTTP; one is taken and ignored.
+        Envelope::Message(Message::Notification { .. }) => reply::empty(StatusCode::ACCEPTED),
+        Envelope::Response { .. } => reply::refusal(&Refusal::new(
+            StatusCode::BAD_REQUEST,
+            "since 2026-07-28 a client answers in inputResponses and sends no JSON-RPC responses",
+        )),
+    }
 }
 
 async fn initialize(front: &Arc<Front>, scope: Scope, id: Payload, params: Option<Payload>) -> Response<ReplyBody> {
@@ -86,27 +122,26 @@ async fn initialize(front: &Arc<Front>, scope: Scope, id: Payload, params: Optio
 
 async fn request_reply(
     front: &Arc<Front>,
-    session: Arc<HttpSession>,
+    session: &Arc<HttpSession>,
     accepts: Accepts,
     (id, method, params): (Payload, Method, Option<Payload>),
 ) -> Response<ReplyBody> {
     let mailbox = Arc::new(Mailbox::default());
-    if !session.begin(&id, &mailbox) {
+    let Some(enrolment) = Enrolment::begin(session, &id, &mailbox) else {
         let error = rpc_error(OVERLOADED, "seawall: too many requests of this session are under way");
         return reply::message(Parts::response(&id, Answer::Error(error)));
-    }
+    };
     let back = Arc::new(CallWire { stream: mailbox.clone(), outbox: session.outbox.clone() });
     let answer = front.gate.ask(&session.session, id.clone(), method, params, back);
-    let mut running =
-        Running { session, id: id.clone(), mailbox: mailbox.clone(), answer: Some(answer), tasks: front.tasks.clone() };
+    let mut running = Running::new(mailbox.clone(), answer, Some(enrolment), OnDisconnect::GoOn, &front.tasks);
     match running.first(accepts.streams).await {
         First::Answer(answer) => reply::message(Parts::response(&id, answer)),
         First::Message(message) => {
             running.detach();
-            reply::events(Some(message), mailbox)
+            reply::events(Some(message), mailbox, Some(Box::new(Plain { id })))
         }
         // Nothing is owed to a request that was taken back: a stream that ends at once.
-        First::Cancelled => reply::events(None, mailbox),
+        First::Cancelled | First::Question(_) => reply::events(None, mailbox, None),
     }
 }
 
@@ -134,11 +169,12 @@ pub(super) fn find_session(front: &Front, scope: &Scope, headers: &HeaderMap) ->
 pub(super) fn check_version(headers: &HeaderMap) -> Result<(), Refusal> {
     let Some(version) = headers.get(&MCP_PROTOCOL_VERSION) else { return Ok(()) };
     let version = version.to_str().unwrap_or_default();
-    if VERSIONS.contains(&version) {
+    if LEGACY_VERSIONS.contains(&version) {
         return Ok(());
     }
     let version = crate::text::quote(version, 40);
-    let reason = format!("MCP-Protocol-Version \"{version}\" is not supported; seawall speaks {}", VERSIONS.join(", "));
+    let reason =
+        format!("MCP-Protocol-Version \"{version}\" is not supported; seawall speaks {}", LEGACY_VERSIONS.join(", "));
     Err(Refusal::new(StatusCode::BAD_REQUEST, reason))
 }
 
@@ -156,8 +192,8 @@ fn malformed_reply(malformed: Malformed) -> Response<ReplyBody> {
 
 /// What the client can read.
 #[derive(Clone, Copy, Debug)]
-struct Accepts {
-    streams: bool,
+pub(super) struct Accepts {
+    pub(super) streams: bool,
 }
 
 impl Accepts {

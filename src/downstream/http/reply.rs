@@ -5,14 +5,20 @@ use std::sync::Arc;
 use bytes::Bytes;
 use hyper::{
     Response, StatusCode,
-    header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue, WWW_AUTHENTICATE},
+    header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue, WWW_AUTHENTICATE},
 };
 
-use super::{body::ReplyBody, guard::Refusal, mailbox::Mailbox};
+use super::{
+    body::{Ending, ReplyBody},
+    guard::Refusal,
+};
 use crate::{
     call::Payload,
+    downstream::mailbox::Mailbox,
     wire::envelope::{INVALID_REQUEST, Parts, rpc_error},
 };
+
+const X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 
 pub(super) fn message(parts: Parts) -> Response<ReplyBody> {
     typed("application/json", ReplyBody::message(parts))
@@ -26,9 +32,15 @@ pub(super) fn text(text: impl Into<Bytes>) -> Response<ReplyBody> {
     typed("text/plain; charset=utf-8", ReplyBody::text(text))
 }
 
-pub(super) fn events(first: Option<Bytes>, mailbox: Arc<Mailbox>) -> Response<ReplyBody> {
-    let mut response = typed("text/event-stream", ReplyBody::events(first, mailbox));
+pub(super) fn events(
+    first: Option<Bytes>,
+    mailbox: Arc<Mailbox>,
+    ending: Option<Box<dyn Ending>>,
+) -> Response<ReplyBody> {
+    let mut response = typed("text/event-stream", ReplyBody::events(first, mailbox, ending));
     response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-cache, no-transform"));
+    // Proxies would otherwise gather events before they pass them on.
+    response.headers_mut().insert(X_ACCEL_BUFFERING, HeaderValue::from_static("no"));
     response
 }
 

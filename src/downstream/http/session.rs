@@ -10,13 +10,16 @@ use std::{
     time::Duration,
 };
 
-use tokio::{sync::oneshot, time::Instant};
+use tokio::time::Instant;
 
-use super::mailbox::Mailbox;
 use crate::{
     call::{Answer, BoxFuture, Method, Payload, Wire},
+    downstream::{
+        mailbox::{Mail, Mailbox},
+        questions::Questions,
+    },
     session::{Gate, Session},
-    wire::envelope::{Parts, rpc_error},
+    wire::envelope::Parts,
 };
 
 const SESSIONS_MAX: usize = 10_000;
@@ -26,8 +29,6 @@ const IDLE_MAX: Duration = Duration::from_secs(3600);
 const IDLE_MIN: Duration = Duration::from_secs(60);
 /// Requests of one session that have no answer yet.
 const RUNNING_MAX_REQUESTS: usize = 1024;
-const OPEN_MAX_QUESTIONS: usize = 256;
-const NO_ANSWER: i64 = -32000;
 
 pub(super) struct HttpSession {
     pub(super) id: String,
@@ -42,8 +43,7 @@ pub(super) struct HttpSession {
 #[derive(Default)]
 pub(super) struct Outbox {
     standing: Mutex<Arc<Mailbox>>,
-    questions: Mutex<HashMap<u64, oneshot::Sender<Answer>>>,
-    last_question: AtomicU64,
+    pub(super) questions: Questions,
 }
 
 impl HttpSession {
@@ -120,52 +120,20 @@ impl Outbox {
         self.standing().close();
     }
 
-    fn questions(&self) -> MutexGuard<'_, HashMap<u64, oneshot::Sender<Answer>>> {
-        self.questions.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// The client's answer to one of the questions.
-    pub(super) fn answered(&self, id: &Payload, answer: Answer) {
-        let asker = id.as_str().parse().ok().and_then(|id: u64| self.questions().remove(&id));
-        if let Some(asker) = asker {
-            let _ = asker.send(answer);
-        }
-    }
-
     fn tell(&self, method: &Method, params: Option<Payload>, stream: Option<&Mailbox>) {
         let message = Parts::notification(method, params.map(|params| params.on_one_line())).joined();
-        let _ = stream.is_some_and(|stream| stream.put(message.clone())) || self.standing().put(message);
+        let _ = stream.is_some_and(|stream| stream.put(Mail::Message(message.clone())))
+            || self.standing().put(Mail::Message(message));
     }
 
     async fn ask(&self, method: Method, params: Option<Payload>, stream: Option<&Mailbox>) -> Answer {
-        let id = self.last_question.fetch_add(1, Ordering::Relaxed) + 1;
-        let (asker, answer) = oneshot::channel();
-        {
-            let mut questions = self.questions();
-            if questions.len() >= OPEN_MAX_QUESTIONS {
-                return Answer::Error(rpc_error(NO_ANSWER, "seawall: this client has too many open questions"));
-            }
-            questions.insert(id, asker);
-        }
-        let _open = OpenQuestion { outbox: self, id };
-        let message = Parts::request(id, &method, params.map(|params| params.on_one_line())).joined();
-        let sent = stream.is_some_and(|stream| stream.put(message.clone())) || self.standing().put(message);
-        if !sent {
-            return Answer::Error(rpc_error(NO_ANSWER, "seawall: this client reads no stream"));
-        }
-        answer.await.unwrap_or_else(|_| Answer::Error(rpc_error(NO_ANSWER, "seawall: the client is gone")))
-    }
-}
-
-/// Forgets a question that nobody waits for any more.
-struct OpenQuestion<'a> {
-    outbox: &'a Outbox,
-    id: u64,
-}
-
-impl Drop for OpenQuestion<'_> {
-    fn drop(&mut self) {
-        self.outbox.questions().remove(&self.id);
+        self.questions
+            .ask(|id| {
+                let message = Parts::request(id, &method, params.map(|params| params.on_one_line())).joined();
+                stream.is_some_and(|stream| stream.put(Mail::Message(message.clone())))
+                    || self.standing().put(Mail::Message(message))
+            })
+            .await
     }
 }
 

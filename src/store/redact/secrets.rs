@@ -87,7 +87,10 @@ pub(super) fn scrubbed(text: &str) -> Cow<'_, str> {
             Some(secret) if secret.end > at => {
                 out.push_str(&text[copied..secret.start]);
                 out.push_str(REPLACEMENT);
-                (copied, at) = (secret.end, secret.end);
+                // What was replaced before has a bracket at its end, which ends a value.
+                let again = bytes[secret.start..].starts_with(REPLACEMENT.as_bytes());
+                let end = if again { secret.end.max(secret.start + REPLACEMENT.len()) } else { secret.end };
+                (copied, at) = (end, end);
             }
             _ => at += 1,
         }
@@ -207,7 +210,7 @@ fn assignment(bytes: &[u8], at: usize) -> Option<Range<usize>> {
         _ => !value.is_empty(),
     };
     let count = std::str::from_utf8(value).is_ok_and(|value| is_count(name, value));
-    (meant && !count && !value.starts_with(REPLACEMENT.as_bytes())).then_some(start..end)
+    (meant && !count && !bytes[start..].starts_with(REPLACEMENT.as_bytes())).then_some(start..end)
 }
 
 /// Headers hold several words.
@@ -256,18 +259,15 @@ mod tests {
             ("at https://joe:p@ss@example.com/x?y", "at https://joe:[redacted]@example.com/x?y"),
             ("?access_token=abc&x=1", "?access_token=[redacted]&x=1"),
             ("DB_PASSWORD='hunter two' ok", "DB_PASSWORD='[redacted]' ok"),
-            (r#"{\"password\":\"h\",\"a\":1}"#, r#"{\"password\":\"[redacted]"\"a\":1}"#),
+            (r#"{\"password\":\"h\",\"a\":1}"#, r#"{\"password\":\"[redacted]",\"a\":1}"#),
             ("password: hunter2", "password: [redacted]"),
+            ("PWd=[redacted], PWd=A", "PWd=[redacted], PWd=[redacted]"),
             ("Set-Cookie: a=b; Path=/; x1y2z3", "Set-Cookie: [redacted]"),
             ("-----BEGIN RSA PRIVATE KEY-----\nMIIE\n-----END RSA PRIVATE KEY-----\nok", "[redacted]\nok"),
             ("-----BEGIN PRIVATE KEY-----\nMIIE", "[redacted]"),
             ("MIIE\n-----END PRIVATE KEY----- ok", "[redacted] ok"),
         ];
         for (text, expected) in cases {
-            if text.contains("\\\"") {
-                assert!(!scrubbed(text).contains(":\\\"h"), "{}", scrubbed(text));
-                continue;
-            }
             assert_eq!(scrubbed(text), expected, "of {text}");
         }
     }

@@ -1,0 +1,226 @@
+//! What is on its way to one stream of a client: bounded, never blocking, and without
+//! cost for the many calls on whose stream nothing is ever said.
+
+use std::{
+    collections::VecDeque,
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use bytes::Bytes;
+use tokio::sync::Notify;
+
+use crate::call::{Answer, Method, Payload};
+
+/// A client that does not read loses what comes on top.
+const HELD_MAX_MESSAGES: usize = 256;
+const HELD_MAX_BYTES: usize = 8 * 1024 * 1024;
+
+#[derive(Debug, Default)]
+pub(super) struct Mailbox {
+    held: Mutex<Held>,
+    changed: Notify,
+    /// Apart from `changed`, which is for the one reader of the stream.
+    cancellation: Notify,
+    /// No stream is there: the client was asked to come back.
+    is_aside: AtomicBool,
+}
+
+#[derive(Debug, Default)]
+struct Held {
+    mail: VecDeque<Mail>,
+    bytes: usize,
+    state: State,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum State {
+    #[default]
+    Open,
+    /// The client has taken the request back.
+    Cancelled,
+    /// Nothing more will come.
+    Closed,
+}
+
+/// What a reader finds.
+#[derive(Debug)]
+pub(super) enum Mail {
+    /// A whole JSON-RPC message.
+    Message(Bytes),
+    /// A question of the server's that is not a message by itself.
+    Question(Question),
+    /// The answer to the request whose stream this is: its last mail.
+    Answer(Answer),
+    Cancelled,
+    Closed,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Question {
+    pub(super) id: u64,
+    pub(super) method: Method,
+    pub(super) params: Option<Payload>,
+}
+
+impl Mail {
+    fn len(&self) -> usize {
+        match self {
+            Mail::Message(message) => message.len(),
+            Mail::Question(question) => question.params.as_ref().map_or(0, Payload::len),
+            Mail::Answer(Answer::Result(payload) | Answer::Error(payload)) => payload.len(),
+            Mail::Cancelled | Mail::Closed => 0,
+        }
+    }
+}
+
+impl Mailbox {
+    fn held(&self) -> MutexGuard<'_, Held> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// False if nobody will read it, or if there is no room.
+    pub(super) fn put(&self, mail: Mail) -> bool {
+        let mut held = self.held();
+        let is_full = held.mail.len() >= HELD_MAX_MESSAGES || held.bytes + mail.len() > HELD_MAX_BYTES;
+        if held.state != State::Open || is_full {
+            return false;
+        }
+        held.bytes += mail.len();
+        held.mail.push_back(mail);
+        drop(held);
+        self.changed.notify_one();
+        true
+    }
+
+    /// The answer ends the stream: there is always room for it.
+    pub(super) fn answer(&self, answer: Answer) {
+        let mut held = self.held();
+        if held.state == State::Open {
+            held.mail.push_back(Mail::Answer(answer));
+            held.state = State::Closed;
+        }
+        drop(held);
+        self.changed.notify_one();
+    }
+
+    /// Questions that wait, taken out from between what else is held.
+    pub(super) fn take_questions(&self) -> Vec<Question> {
+        let mut held = self.held();
+        let mut questions = Vec::new();
+        for mail in std::mem::take(&mut held.mail) {
+            match mail {
+                Mail::Question(question) => questions.push(question),
+                mail => held.mail.push_back(mail),
+            }
+        }
+        held.bytes = held.mail.iter().map(Mail::len).sum();
+        questions
+    }
+
+    pub(super) fn set_aside(&self, is_aside: bool) {
+        self.is_aside.store(is_aside, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_aside(&self) -> bool {
+        self.is_aside.load(Ordering::Relaxed)
+    }
+
+    /// Ends this one; what it held goes on to its successor.
+    pub(super) fn hand_over(&self) -> Mailbox {
+        let held = std::mem::replace(&mut *self.held(), Held { state: State::Closed, ..Held::default() });
+        self.changed.notify_one();
+        Mailbox { held: Mutex::new(Held { state: State::Open, ..held }), ..Mailbox::default() }
+    }
+
+    /// The next mail; cancel-safe.
+    pub(super) async fn next(&self) -> Mail {
+        loop {
+            if let Some(mail) = self.take() {
+                return mail;
+            }
+            self.changed.notified().await;
+        }
+    }
+
+    fn take(&self) -> Option<Mail> {
+        let mut held = self.held();
+        if held.state == State::Cancelled {
+            return Some(Mail::Cancelled);
+        }
+        if let Some(mail) = held.mail.pop_front() {
+            held.bytes = held.bytes.saturating_sub(mail.len());
+            return Some(mail);
+        }
+        (held.state == State::Closed).then_some(Mail::Closed)
+    }
+
+    /// Resolves when the client has taken the request back.
+    pub(super) async fn cancelled(&self) {
+        loop {
+            let cancelled = self.cancellation.notified();
+            if self.held().state == State::Cancelled {
+                return;
+            }
+            cancelled.await;
+        }
+    }
+
+    pub(super) fn cancel(&self) {
+        self.end(State::Cancelled);
+        self.cancellation.notify_waiters();
+    }
+
+    pub(super) fn close(&self) {
+        self.end(State::Closed);
+    }
+
+    fn end(&self, state: State) {
+        self.held().state = state;
+        self.changed.notify_one();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message(text: &'static str) -> Mail {
+        Mail::Message(Bytes::from_static(text.as_bytes()))
+    }
+
+    #[tokio::test]
+    async fn bounded_in_messages_and_bytes() {
+        let mailbox = Mailbox::default();
+        for _ in 0..HELD_MAX_MESSAGES {
+            assert!(mailbox.put(message("x")));
+        }
+        assert!(!mailbox.put(message("x")));
+        assert!(matches!(mailbox.next().await, Mail::Message(_)));
+        assert!(!mailbox.put(Mail::Message(Bytes::from(vec![0; HELD_MAX_BYTES]))));
+        assert!(mailbox.put(message("y")));
+        mailbox.answer(Answer::Result(Payload::literal("1")));
+        assert!(!mailbox.put(message("z")), "the answer is the last");
+        for _ in 0..HELD_MAX_MESSAGES {
+            assert!(matches!(mailbox.next().await, Mail::Message(_)), "what was held is still delivered");
+        }
+        assert!(matches!(mailbox.next().await, Mail::Answer(_)));
+        assert!(matches!(mailbox.next().await, Mail::Closed));
+    }
+
+    #[test]
+    fn questions_are_taken_out_from_between_messages() {
+        let mailbox = Mailbox::default();
+        let question = |id| Mail::Question(Question { id, method: Method::of("roots/list"), params: None });
+        for mail in [message("a"), question(1), message("b"), question(2)] {
+            assert!(mailbox.put(mail));
+        }
+        let taken: Vec<u64> = mailbox.take_questions().iter().map(|question| question.id).collect();
+        assert_eq!(taken, [1, 2]);
+        assert!(matches!(mailbox.take(), Some(Mail::Message(text)) if text == "a"));
+        assert!(matches!(mailbox.take(), Some(Mail::Message(text)) if text == "b"));
+        assert!(mailbox.take().is_none());
+    }
+}

@@ -1,0 +1,130 @@
+//! A request of the modern era on a byte stream: as over HTTP, but with one channel for
+//! everything, and with `notifications/cancelled` where HTTP closes a stream.
+
+use std::sync::Arc;
+
+use tokio_util::task::TaskTracker;
+
+use crate::{
+    call::{Answer, Method, Payload},
+    downstream::{
+        mailbox::{Mail, Mailbox},
+        rounds::{self, Asked, Resumed, Round, Rounds},
+        stateless::{self, SubscriptionWire},
+    },
+    session::{Gate, Scope, Session},
+    wire::peer::Peer,
+};
+
+pub(super) struct Request {
+    pub(super) id: Payload,
+    pub(super) method: Method,
+    pub(super) params: Payload,
+}
+
+/// Who asked, and what a call of theirs needs.
+pub(super) struct Client {
+    pub(super) gate: Arc<dyn Gate>,
+    pub(super) rounds: Arc<Rounds>,
+    pub(super) peer: Peer,
+    pub(super) calls: TaskTracker,
+}
+
+/// Answers one request. Dropping the future cancels it.
+pub(super) async fn answer(client: Client, scope: Scope, request: Request) {
+    let Client { gate, rounds, peer, calls } = client;
+    let Request { id, method, params } = request;
+    let round = Round::default();
+    let session = match stateless::visitor(scope.clone(), &params, Arc::new(round.clone())) {
+        Ok(session) => session,
+        Err(error) => return respond(&peer, &id, Answer::Error(error)).await,
+    };
+    if stateless::is_dropped(&method) {
+        return respond(&peer, &id, Answer::Error(stateless::not_found(&method))).await;
+    }
+    if method.as_str() == "subscriptions/listen" {
+        return listen(&gate, &peer, &id, &session, &params).await;
+    }
+    let asked = Asked::of(&scope, &method, &params);
+    match rounds.resume(&asked, &params) {
+        Resumed::Unknown => respond(&peer, &id, Answer::Error(stateless::unknown_round())).await,
+        Resumed::Round(round) => carry(&peer, &rounds, (id, asked), round).await,
+        Resumed::NotOurs => {
+            let answer = gate.ask(&session, id.clone(), method, Some(params), Arc::new(round.clone()));
+            let mailbox = round.mailbox.clone();
+            // In a task of its own, for the call outlives this request if it asks something.
+            calls.spawn(async move {
+                tokio::select! {
+                    biased;
+                    answer = answer => mailbox.answer(answer),
+                    () = mailbox.cancelled() => {}
+                }
+            });
+            carry(&peer, &rounds, (id, asked), round).await;
+        }
+    }
+}
+
+/// Passes on what comes until the request has its answer, or its question.
+async fn carry(peer: &Peer, rounds: &Rounds, (id, asked): (Payload, Asked), round: Round) {
+    let mut guard = CancelIfDropped(Some(round.mailbox.clone()));
+    loop {
+        match round.mailbox.next().await {
+            Mail::Message(message) => peer.pass_on(message).await,
+            Mail::Question(question) => {
+                let questions = rounds::gather(&round.mailbox, question).await;
+                guard.0 = None;
+                let result = rounds.suspend(asked, round, questions);
+                return respond(peer, &id, Answer::Result(result)).await;
+            }
+            Mail::Answer(answer) => {
+                guard.0 = None;
+                return respond(peer, &id, stateless::completed(&asked.method, answer)).await;
+            }
+            Mail::Cancelled | Mail::Closed => return,
+        }
+    }
+}
+
+async fn listen(gate: &Arc<dyn Gate>, peer: &Peer, id: &Payload, session: &Arc<Session>, params: &Payload) {
+    let mailbox = Arc::new(Mailbox::default());
+    let session = Arc::new(Session {
+        back: Arc::new(SubscriptionWire { id: id.clone(), mailbox: mailbox.clone() }),
+        ..Session::like(session)
+    });
+    match gate.listen(&session, stateless::wanted(params)).await {
+        Err(error) => respond(peer, id, Answer::Error(error)).await,
+        Ok(granted) => {
+            let _open = CloseOnDrop { gate: gate.clone(), session };
+            peer.pass_on(stateless::acknowledged(id, granted).joined()).await;
+            while let Mail::Message(message) = mailbox.next().await {
+                peer.pass_on(message).await;
+            }
+        }
+    }
+}
+
+async fn respond(peer: &Peer, id: &Payload, answer: Answer) {
+    let _ = peer.respond(id, answer).await;
+}
+
+struct CancelIfDropped(Option<Arc<Mailbox>>);
+
+impl Drop for CancelIfDropped {
+    fn drop(&mut self) {
+        if let Some(mailbox) = &self.0 {
+            mailbox.cancel();
+        }
+    }
+}
+
+struct CloseOnDrop {
+    gate: Arc<dyn Gate>,
+    session: Arc<Session>,
+}
+
+impl Drop for CloseOnDrop {
+    fn drop(&mut self) {
+        self.gate.close(&self.session);
+    }
+}
