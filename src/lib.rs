@@ -79,7 +79,8 @@ pub mod layer;
 
 pub mod upstream;
 
-// What an upstream may turn out to be, beside a URL, and what confines its processes.
+// What an upstream may turn out to be, beside a URL, and what confines its processes and
+// lets them out.
 pub mod builtin;
 
 pub mod process;

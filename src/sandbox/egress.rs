@@ -2,9 +2,11 @@
 //! named exactly, for programs that take no notice of a proxy. Pure: who listens where,
 //! and what the server's file of hosts says.
 
-use std::{fmt::Write as _, net::Ipv4Addr};
+use std::net::Ipv4Addr;
 
-use super::{Destination, Network};
+use super::Destination;
+#[cfg(any(target_os = "linux", test))]
+use super::Network;
 
 /// Where the proxy is, seen from inside.
 pub const PROXY: (Ipv4Addr, u16) = (Ipv4Addr::LOCALHOST, 3128);
@@ -49,6 +51,7 @@ fn address_of(host: &str, allowed: &[Destination]) -> Option<Ipv4Addr> {
 }
 
 /// What tells programs of the proxy.
+#[cfg(any(target_os = "linux", test))]
 pub(super) fn variables() -> [(&'static str, String); 7] {
     let proxy = format!("http://{}:{}", PROXY.0, PROXY.1);
     [
@@ -63,7 +66,9 @@ pub(super) fn variables() -> [(&'static str, String); 7] {
     ]
 }
 
+#[cfg(any(target_os = "linux", test))]
 pub(super) fn hosts_file(network: &Network) -> String {
+    use std::fmt::Write as _;
     let mut text = "127.0.0.1 localhost sandbox\n::1 localhost\n".to_owned();
     let Network::Allow(allowed) = network else { return text };
     let mut seen = Vec::new();
