@@ -8,7 +8,7 @@ use std::{
     fmt,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -111,6 +111,7 @@ pub struct Trail {
     /// Microseconds after `began`, plus one; zero while nothing was sent.
     last_life_us: AtomicU64,
     instance: AtomicU64,
+    timed_out: AtomicBool,
 }
 
 impl Default for Trail {
@@ -121,7 +122,12 @@ impl Default for Trail {
 
 impl Trail {
     pub fn new() -> Self {
-        Trail { began: Instant::now(), last_life_us: AtomicU64::new(0), instance: AtomicU64::new(0) }
+        Trail {
+            began: Instant::now(),
+            last_life_us: AtomicU64::new(0),
+            instance: AtomicU64::new(0),
+            timed_out: AtomicBool::new(false),
+        }
     }
 
     pub fn began(&self) -> Instant {
@@ -154,6 +160,16 @@ impl Trail {
             0 => None,
             number => Some(number),
         }
+    }
+
+    /// The call is late: what is dropped now is dropped for that reason.
+    pub fn time_out(&self) {
+        self.timed_out.store(true, Ordering::Relaxed);
+    }
+
+    /// Tells a call that took too long from one whose client gave up.
+    pub fn timed_out(&self) -> bool {
+        self.timed_out.load(Ordering::Relaxed)
     }
 }
 
