@@ -114,7 +114,11 @@ impl Reconnect {
                     self.renewal.want(Cause::Memory);
                     None
                 }
-                () = unused(&lane, &instance), if may_rest => instance.inflight.seal_if_idle().then_some(End::Idle),
+                () = unused(&lane, &instance), if may_rest => {
+                    // The last call may have been one that subscribed.
+                    let is_idle = lane.subscriptions.is_empty() && instance.inflight.seal_if_idle();
+                    is_idle.then_some(End::Idle)
+                }
                 Ok(()) = lifecycle.changed() => {
                     care.obey(&lane, &lane.common.lifecycle.borrow());
                     // It may have taken too many calls under the new limit already.
