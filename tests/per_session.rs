@@ -15,7 +15,7 @@ use seawall::{
     failure::Class,
     session::Session,
     testing,
-    upstream::{Instances, Lifecycle, Recycle},
+    upstream::{Instances, Lifecycle, Offer, Recycle},
 };
 
 fn secs(secs: u64) -> Duration {
@@ -212,6 +212,19 @@ async fn a_session_that_calls_first_makes_the_catalog_known() {
     rig.send(call_of(&session(1), "echo")).await.expect("an answer");
     assert!(rig.upstream.offer().is_some());
     assert_eq!(rig.state(), "ready");
+    rig.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_known_from_an_earlier_run_is_read_again_all_the_same() {
+    let fake = Fake::default();
+    let (tools, none) = (vec![Payload::literal(r#"{"name":"old"}"#)], Vec::new);
+    let hello = Payload::literal("{}");
+    let known = Offer { hello, tools, prompts: none(), resources: none(), templates: none() };
+    *lock(&fake.world().known) = Some(known);
+    let rig = Rig::of(fake, Lifecycle::default(), Instances::PerSession(2)).await;
+    assert_eq!(rig.upstream.offer().expect("known").tools.len(), 3);
+    assert_eq!((rig.state(), rig.fake.live()), ("idle", 0));
     rig.stop().await;
 }
 

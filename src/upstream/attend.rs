@@ -49,9 +49,13 @@ impl Care {
     /// These limits hold from now on.
     fn obey(&mut self, lane: &Lane, rules: &Lifecycle) {
         lane.limit_calls(renewal::calls_limit(rules.recycle.calls));
-        let limit_bytes = rules.recycle.memory_bytes;
-        self.too_large =
-            limit_bytes.map(|_| Box::pin(renewal::too_large(self.instance.clone(), limit_bytes)) as BoxFuture<_>);
+        self.weigh(rules, renewal::MEMORY_INTERVAL);
+    }
+
+    fn weigh(&mut self, rules: &Lifecycle, first_look: Duration) {
+        self.too_large = rules.recycle.memory_bytes.map(|limit_bytes| {
+            Box::pin(renewal::too_large(self.instance.clone(), limit_bytes, first_look)) as BoxFuture<_>
+        });
     }
 
     fn read_lists(&self, delay: Duration) -> BoxFuture<'static, Result<Offer, String>> {
@@ -157,8 +161,11 @@ impl Reconnect {
         if old.is_proven() {
             self.ladder.reset();
         }
-        let care = self.serve_with(fresh);
-        self.renewal.succeeded(&self.lane, old.clone(), &care.instance);
+        let mut care = self.serve_with(fresh);
+        let cause = self.renewal.succeeded(&self.lane, old.clone(), &care.instance);
+        if cause == Cause::Memory {
+            care.weigh(&self.lane.common.lifecycle.borrow(), renewal::MEMORY_RESPITE);
+        }
         care
     }
 

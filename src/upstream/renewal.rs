@@ -21,7 +21,10 @@ use super::{
 use crate::{link::StartError, store::EventType};
 
 /// How often the memory of a server is looked at, where it has a limit.
-const MEMORY_INTERVAL: Duration = Duration::from_secs(5);
+pub(super) const MEMORY_INTERVAL: Duration = Duration::from_secs(5);
+/// One that replaced a server that was too large gets so long: a limit below what it
+/// needs from the start must not make it be replaced all the time.
+pub(super) const MEMORY_RESPITE: Duration = Duration::from_secs(60);
 
 /// Why an instance is replaced although it lives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -116,7 +119,7 @@ impl Renewal {
     }
 
     /// Calls go to `fresh` already: the old one ends when its calls have ended.
-    pub(super) fn succeeded(&mut self, lane: &Arc<Lane>, old: Arc<Instance>, fresh: &Instance) {
+    pub(super) fn succeeded(&mut self, lane: &Arc<Lane>, old: Arc<Instance>, fresh: &Instance) -> Cause {
         let cause = self.cause.take().unwrap_or(Cause::Asked);
         self.ladder.reset();
         self.not_before = None;
@@ -125,6 +128,7 @@ impl Renewal {
         tell(lane, &old, fresh, cause);
         let number = old.number;
         self.draining = Some((number, lane.common.tasks.spawn(drain(lane.clone(), old))));
+        cause
     }
 }
 
@@ -172,10 +176,10 @@ pub(super) async fn too_old(instance: &Instance, age: Option<Duration>) {
 }
 
 /// Resolves when the instance has taken more memory than it may.
-pub(super) async fn too_large(instance: Arc<Instance>, limit_bytes: Option<u64>) {
-    let Some(limit_bytes) = limit_bytes else { return pending().await };
+pub(super) async fn too_large(instance: Arc<Instance>, limit_bytes: u64, first_look: Duration) {
+    let mut pause = first_look;
     loop {
-        sleep(MEMORY_INTERVAL).await;
+        sleep(std::mem::replace(&mut pause, MEMORY_INTERVAL)).await;
         let link = instance.link.clone();
         // It reads files of the system, or runs `ps`.
         let vitals = tokio::task::spawn_blocking(move || link.vitals()).await;

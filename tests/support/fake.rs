@@ -18,7 +18,7 @@ use seawall::{
     session::Session,
     store::{self, Store},
     testing,
-    upstream::{Audience, Instances, Lifecycle, Settings, Upstream},
+    upstream::{Audience, Instances, Lifecycle, Offer, Settings, Upstream},
 };
 use tokio::{
     sync::watch,
@@ -56,6 +56,8 @@ pub(crate) struct World {
     pub(crate) received: Mutex<Vec<(u64, String)>>,
     pub(crate) links: Mutex<Vec<Arc<FakeLink>>>,
     pub(crate) tools: Mutex<Option<String>>,
+    /// What it offered in an earlier run.
+    pub(crate) known: Mutex<Option<Offer>>,
     pub(crate) memory_bytes: AtomicUsize,
     pub(crate) is_silent_to_ping: AtomicBool,
     /// Requests are refused although the connection lives.
@@ -167,7 +169,8 @@ impl FakeLink {
     }
 
     async fn tool(&self, name: &str, params: &Payload) -> Result<Answer, LinkError> {
-        match name {
+        // `echo-7` is one of many calls of `echo`, told apart.
+        match name.split('-').next().unwrap_or_default() {
             "hang" => std::future::pending().await,
             "die" => {
                 self.die();
@@ -318,13 +321,29 @@ impl Rig {
     pub(crate) async fn of(fake: Fake, lifecycle: Lifecycle, instances: Instances) -> Rig {
         let folder = tempfile::tempdir().expect("a temporary folder can be made");
         let store = Store::open(store::Settings::at(folder.path().join("seawall.db")));
+        Rig::kept_by(store, folder, fake, lifecycle, instances).await
+    }
+
+    /// The same without a database, for tests of thousands.
+    pub(crate) async fn light(fake: Fake, lifecycle: Lifecycle, instances: Instances) -> Rig {
+        let folder = tempfile::tempdir().expect("a temporary folder can be made");
+        Rig::kept_by(Store::discarding(), folder, fake, lifecycle, instances).await
+    }
+
+    async fn kept_by(
+        store: Store,
+        folder: tempfile::TempDir,
+        fake: Fake,
+        lifecycle: Lifecycle,
+        instances: Instances,
+    ) -> Rig {
         let ears = Arc::new(Ears::default());
         let tasks = TaskTracker::new();
         let settings = Settings {
             name: "files".into(),
             fingerprint: String::new(),
             connector: Arc::new(fake.clone()),
-            known: None,
+            known: lock(&fake.world().known).clone(),
             lifecycle,
             instances,
         };
