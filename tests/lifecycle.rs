@@ -228,6 +228,18 @@ async fn a_call_that_comes_while_it_is_being_stopped_starts_it_again() {
     rig.stop().await;
 }
 
+#[tokio::test(start_paused = true)]
+async fn one_that_is_old_and_unused_in_the_same_moment_is_not_replaced_behind_its_back() {
+    let rig = Rig::new(Lifecycle { idle_stop: Some(secs(10)), ..by_age(secs(10)) }).await;
+    rig.fake.starts([Start::After(secs(2))]);
+    pass(secs(60)).await;
+    assert_eq!((rig.state(), rig.fake.live()), ("idle", 0));
+    rig.fake.starts([Start::Well]);
+    assert_eq!(class_of(&rig.call("echo").await), "ok");
+    assert_eq!(rig.fake.live(), 1);
+    rig.stop().await;
+}
+
 fn subscription(method: &'static str, uri: &str) -> Call {
     let mut call = testing::call("files", "none");
     call.tool = None;

@@ -207,6 +207,8 @@ impl Reconnect {
         tracing::debug!(server = %lane.common.name, instance = instance.number, "idle, and stopped until it is wanted");
         instance.condemn("it was stopped because nobody used it", true);
         lane.set(State::Idle);
+        // It may have become old and idle in the same moment.
+        drop(self.renewal.take_launch());
         lane.links.close_all_but(self.renewal.draining(), STOP_GRACE).await;
         let flow = self.wait(None).await;
         if matches!(lane.role, Role::Listing) {
