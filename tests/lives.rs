@@ -36,7 +36,7 @@ fn start() -> impl Strategy<Value = Start> {
         2 => Just(Start::Fails),
         1 => Just(Start::Never),
         1 => Just(Start::Mute),
-        2 => (1..20_000_u64).prop_map(|ms| Start::After(Duration::from_millis(ms))),
+        2 => (1..45_000_u64).prop_map(|ms| Start::After(Duration::from_millis(ms))),
         2 => (0..90_000_u64).prop_map(|ms| Start::Dies(Duration::from_millis(ms))),
     ]
 }

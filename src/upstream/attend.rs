@@ -110,6 +110,12 @@ impl Reconnect {
                     None
                 }
                 () = due(&mut care.replay) => None,
+                // Before its age is looked at: nobody needs a fresh one of what is idle.
+                () = unused(&lane, &instance), if may_rest => {
+                    // The last call may have been one that subscribed.
+                    let may_rest = lane.subscriptions.is_empty() && !self.renewal.is_launching();
+                    (may_rest && instance.inflight.seal_if_idle()).then_some(End::Idle)
+                }
                 () = renewal::too_old(&instance, rules.recycle.age), if !self.renewal.is_wanted() => {
                     self.renewal.want(Cause::Age);
                     None
@@ -117,11 +123,6 @@ impl Reconnect {
                 () = due(&mut care.too_large) => {
                     self.renewal.want(Cause::Memory);
                     None
-                }
-                () = unused(&lane, &instance), if may_rest => {
-                    // The last call may have been one that subscribed.
-                    let is_idle = lane.subscriptions.is_empty() && instance.inflight.seal_if_idle();
-                    is_idle.then_some(End::Idle)
                 }
                 Ok(()) = lifecycle.changed() => {
                     care.obey(&lane, &lane.common.lifecycle.borrow());

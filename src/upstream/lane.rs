@@ -44,6 +44,8 @@ pub(super) struct Lane {
     pub(super) state: watch::Sender<State>,
     pub(super) waiting: Semaphore,
     pub(super) orders: Orders,
+    /// Whose turn it is to start an instance.
+    pub(super) starting: Arc<Semaphore>,
     pub(super) links: Links,
     pub(super) subscriptions: Subscriptions,
     pub(super) stop: CancellationToken,
@@ -95,6 +97,7 @@ impl Lane {
             state: watch::Sender::new(State::Spawning),
             waiting: Semaphore::new(WAITING_MAX_CALLS),
             orders: Orders::default(),
+            starting: Arc::new(Semaphore::new(1)),
             links: Links::default(),
             subscriptions: Subscriptions::default(),
             stop: CancellationToken::new(),

@@ -70,12 +70,19 @@ pub(super) fn replacement(lane: Arc<Lane>) -> Launch {
 }
 
 pub(super) async fn connect(lane: &Arc<Lane>) -> Result<Connected, StartError> {
+    // An earlier start that nobody waits for any more may still be on its way: there is
+    // never one beside another.
+    let turn = lane.starting.clone().acquire_owned().await;
     let began = Instant::now();
     let number = next_instance_number();
     let inflight = Arc::new(InFlight::default());
     let inbox = Arc::new(Intake::new(number, inflight.clone(), lane));
     let (hand_over, handed_over) = oneshot::channel();
-    lane.common.tasks.spawn(reach(lane.clone(), number, inbox, hand_over));
+    let reaching = reach(lane.clone(), number, inbox, hand_over);
+    lane.common.tasks.spawn(async move {
+        reaching.await;
+        drop(turn);
+    });
     let link = match timeout(handshake::TIMEOUT, handed_over).await {
         Ok(Ok(reached)) => reached?,
         Ok(Err(_)) => return Err(StartError::Transient("its start was broken off".to_owned())),

@@ -207,7 +207,7 @@ impl Reconnect {
         tracing::debug!(server = %lane.common.name, instance = instance.number, "idle, and stopped until it is wanted");
         instance.condemn("it was stopped because nobody used it", true);
         lane.set(State::Idle);
-        // It may have become old and idle in the same moment.
+        // Whatever it was to be replaced for, there is nothing to replace.
         drop(self.renewal.take_launch());
         lane.links.close_all_but(self.renewal.draining(), STOP_GRACE).await;
         let flow = self.wait(None).await;
