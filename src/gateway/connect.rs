@@ -18,6 +18,7 @@ use crate::{
     sandbox::{Network, Policy},
     store::{Event, EventType, Store},
     upstream::{
+        self, Lifecycle,
         stdio::StdioConnector,
         url::{UrlConnector, UrlSettings},
     },
@@ -97,8 +98,21 @@ pub(super) fn fingerprint(entry: &config::Server) -> String {
         _ => String::new(),
     };
     let env: Vec<_> = entry.env.iter().map(|(name, value)| (name, value.expose())).collect();
-    let reached_by = (&entry.kind, env, secrets, &entry.cwd, &entry.problem);
+    let reached_by = (&entry.kind, env, secrets, &entry.cwd, &entry.problem, entry.instances);
     crate::text::digest(&format!("{reached_by:?}"))
+}
+
+/// What may change without the server being another one.
+pub(super) fn lifecycle(entry: &config::Server, drain: Duration) -> Lifecycle {
+    let config::Recycle { calls, age, memory_bytes } = entry.recycle;
+    Lifecycle { recycle: upstream::Recycle { calls, age, memory_bytes }, idle_stop: entry.idle_stop, drain }
+}
+
+pub(super) fn instances(entry: &config::Server) -> upstream::Instances {
+    match entry.instances {
+        config::Instances::Shared => upstream::Instances::Shared,
+        config::Instances::PerSession(max) => upstream::Instances::PerSession(max),
+    }
 }
 
 /// How a `command` server is started, for trying it without a gateway.
