@@ -55,6 +55,8 @@ pub(crate) enum Command {
     Restart(command::restart::Args),
     Reload(command::reload::Args),
     Breaker(command::breaker::Args),
+    Launchd(command::launchd::Args),
+    Systemd(command::systemd::Args),
     Mcp(command::mcp::Args),
 }
 

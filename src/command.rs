@@ -26,6 +26,7 @@ pub mod check;
 pub mod events;
 pub mod failures;
 mod greeting;
+pub mod launchd;
 mod listing;
 pub mod mcp;
 mod print;
@@ -34,7 +35,9 @@ pub mod restart;
 pub mod serve;
 pub mod status;
 pub mod stdio;
+pub mod systemd;
 pub mod tools;
+mod units;
 pub mod why;
 
 /// `EX_CONFIG` of sysexits.h: the servers.toml is bad, or there is none.

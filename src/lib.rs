@@ -10,8 +10,10 @@ pub mod downstream;
 pub mod layer;
 pub mod process;
 pub mod route;
+pub mod service;
 pub mod stack;
 pub mod store;
+pub mod unit;
 pub mod upstream;
 
 pub mod call;

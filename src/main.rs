@@ -37,6 +37,8 @@ fn run(command: Command, config: Option<std::path::PathBuf>) -> anyhow::Result<E
         Command::Restart(args) => command::restart::run(args, config),
         Command::Reload(args) => command::reload::run(args, config),
         Command::Breaker(args) => command::breaker::run(args, config),
+        Command::Launchd(args) => command::launchd::run(args, config),
+        Command::Systemd(args) => command::systemd::run(args, config),
         Command::Mcp(args) => command::block_on(command::mcp::run(args)),
     }
 }
