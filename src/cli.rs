@@ -31,6 +31,7 @@ Examples:
   seawall status                   how are the servers?
   seawall failures --since 1h      what went wrong lately?
   seawall why 3k7                  the story of one failure
+  seawall services                 how are gateway, embedding-server and the others?
   seawall call files__list_directory '{\"path\":\".\"}'
 
 Exit codes: 0 done, 1 failed, 2 wrong usage, 3 no gateway is running, 78 servers.toml is bad.";
@@ -55,9 +56,13 @@ pub(crate) enum Command {
     Restart(command::restart::Args),
     Reload(command::reload::Args),
     Breaker(command::breaker::Args),
+    Services(command::services::Args),
+    Run(command::run::Args),
     Launchd(command::launchd::Args),
     Systemd(command::systemd::Args),
     Mcp(command::mcp::Args),
+    #[command(hide = true)]
+    ServiceHelper(command::run::HelperArgs),
 }
 
 impl Cli {

@@ -37,8 +37,11 @@ fn run(command: Command, config: Option<std::path::PathBuf>) -> anyhow::Result<E
         Command::Restart(args) => command::restart::run(args, config),
         Command::Reload(args) => command::reload::run(args, config),
         Command::Breaker(args) => command::breaker::run(args, config),
+        Command::Services(args) => command::services::run(args, config),
+        Command::Run(args) => command::run::run(args, config),
         Command::Launchd(args) => command::launchd::run(args, config),
         Command::Systemd(args) => command::systemd::run(args, config),
+        Command::ServiceHelper(args) => command::run::help(args),
         Command::Mcp(args) => command::block_on(command::mcp::run(args)),
     }
 }

@@ -12,7 +12,29 @@
 //! It restarts nothing: two supervisors of one process multiply each other. There is
 //! no async runtime here, so that little can go wrong in what has to see things go wrong.
 
+/// To stderr, whatever became of it: one who watches must not die of a full disk.
+macro_rules! say {
+    ($($words:tt)*) => {{
+        use std::io::Write as _;
+        let _ = writeln!(std::io::stderr(), "seawall: {}", format_args!($($words)*));
+    }};
+}
+
+pub mod run;
+
+mod monitor;
+mod record;
+
+pub mod alarm;
+mod child;
 pub mod health;
+mod http;
+pub mod marker;
 pub mod memory;
+pub mod moment;
+pub mod notify;
 pub mod own;
+mod probe;
 pub mod schedule;
+
+pub use child::{ExecError, exec};

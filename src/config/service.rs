@@ -95,12 +95,12 @@ fn missed(table: &mut Table<'_>, is_scheduled: bool) -> Missed {
 
 fn health(entry: &Entry<'_>) -> Option<Health> {
     if entry.value().and_then(toml_edit::Value::as_str).is_some() {
-        return Some(Health::of(Probe::Url(entry.url()?)));
+        return Some(Health::of(Probe::Url(probe_url(entry)?)));
     }
     let wanted = "write a URL, or a table such as { command = [\"./probe\"], every = \"10s\", misses = 3 }";
     entry.table(wanted, |table| {
-        let url = table.take("url", Entry::url);
-        let mcp = table.take("mcp", Entry::url);
+        let url = table.take("url", probe_url);
+        let mcp = table.take("mcp", probe_url);
         let command = table.take("command", Entry::command);
         let tool = table.take("tool", Entry::nonempty);
         let mut duration = |key| {
@@ -126,6 +126,15 @@ fn health(entry: &Entry<'_>) -> Option<Health> {
             ..usual
         })
     })?
+}
+
+/// A service is asked on its own machine, where TLS protects nothing.
+fn probe_url(entry: &Entry<'_>) -> Option<String> {
+    match entry.url()? {
+        url if url.starts_with("https:") => entry
+            .refuse("a health check is plain http; for https write { command = [\"curl\", \"-fsS\", \"https://…\"] }"),
+        url => Some(url),
+    }
 }
 
 /// A size is the most that it may use.

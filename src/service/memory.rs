@@ -24,8 +24,8 @@ const WINDOW: usize = 12;
 const WINDOWS_MIN: usize = 3;
 /// Two hours. Older ones say little about now.
 const KEPT_MAX: usize = 120;
-/// A start fills caches, which is no leak.
-const WARM_UP: Duration = Duration::from_secs(10 * 60);
+/// A start fills caches, which is no leak, and its last drops look like one.
+const WARM_UP: Duration = Duration::from_secs(20 * 60);
 /// A longer pause between samples is sleep: what was before it is of another life.
 const GAP_SAMPLES: u32 = 3;
 /// How many standard deviations of chance a growth must exceed the sure bound by.

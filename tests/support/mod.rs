@@ -19,6 +19,7 @@ pub mod http;
 pub mod mcp;
 pub mod process;
 pub mod scratch;
+pub mod service;
 pub mod tools;
 pub mod wait;
 

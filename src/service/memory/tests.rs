@@ -70,7 +70,7 @@ fn a_step_a_saw_tooth_and_a_slow_warm_up_are_no_leak() {
 fn a_night_of_sleep_begins_the_series_anew() {
     let mut growth = Growth::new(GROWTH_PER_HOUR_BYTES, SAMPLE_EVERY);
     let minute = |n: u32| SAMPLE_EVERY * n;
-    for n in 10..50 {
+    for n in 20..60 {
         growth.sample(minute(n), 200_000_000 + u64::from(n) * 1_000_000);
     }
     assert_eq!(growth.bytes_per_hour().map(f64::round), Some(60_000_000.0));
