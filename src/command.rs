@@ -18,6 +18,7 @@ use crate::{
         Gateway,
         reload::{Overrides, Reloader},
     },
+    service::fault::{Fault, classify},
 };
 
 pub mod breaker;
@@ -53,6 +54,8 @@ pub fn exit_code(error: &anyhow::Error) -> ExitCode {
     }
     match error.downcast_ref() {
         Some(ControlError::NoGateway) => ExitCode::from(EXIT_NO_GATEWAY),
+        // What was told to end has ended: no supervisor need start it again.
+        _ if classify(error.as_ref()) == Fault::Shutdown => ExitCode::SUCCESS,
         _ => ExitCode::FAILURE,
     }
 }

@@ -27,6 +27,7 @@ mod record;
 
 pub mod alarm;
 mod child;
+pub mod fault;
 pub mod health;
 mod http;
 pub mod marker;

@@ -16,6 +16,7 @@ pub mod exchange;
 pub mod fixture;
 pub mod gateway;
 pub mod http;
+pub mod launchd;
 pub mod mcp;
 pub mod process;
 pub mod scratch;
