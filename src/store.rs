@@ -156,7 +156,7 @@ impl Store {
     }
 
     /// Writes an event before it returns, so that it outlives a crash and a loss of
-    /// power right after. Waits at most [`urgent::PATIENCE`] for a locked database.
+    /// power right after. Waits at most two seconds for a locked database.
     pub fn event_now(&self, event: Event) -> Written {
         match &self.0 {
             Some(open) => urgent::write(&open.settings, EventRecord::now(event)),

@@ -61,8 +61,8 @@ fn of_io(error: &io::Error) -> Option<Fault> {
         BrokenPipe | ConnectionAborted | ConnectionRefused | ConnectionReset | HostUnreachable | NetworkDown
         | NetworkUnreachable | NotConnected | TimedOut | UnexpectedEof | WouldBlock | Interrupted
         | AddrNotAvailable => Some(Fault::Transient),
-        // Another error may be wrapped in it, and knows better.
-        _ => None,
+        // Another error may be wrapped in it, and knows better; `source` would skip it.
+        _ => error.get_ref().map(|inner| classify(inner)).filter(|fault| *fault != Fault::Fatal),
     }
 }
 
@@ -70,7 +70,6 @@ fn of_io(error: &io::Error) -> Option<Fault> {
 mod tests {
     use std::{net::SocketAddr, time::Duration};
 
-    use anyhow::Context as _;
     use tokio::net::{TcpListener, TcpStream};
 
     use super::*;
@@ -97,8 +96,8 @@ mod tests {
         let address = nobody().await;
         let refused = TcpStream::connect(address).await.expect_err("refused");
         assert_eq!(classify(&refused), Fault::Transient);
-        let wrapped = Err::<(), _>(refused).context("asking a server").context("a call").expect_err("wrapped");
-        assert_eq!(classify(&*wrapped), Fault::Transient);
+        let wrapped = io::Error::other(io::Error::other(refused));
+        assert_eq!(classify(&wrapped), Fault::Transient);
         let http = reqwest::get(format!("http://{address}/")).await.expect_err("refused");
         assert_eq!(classify(&http), Fault::Transient);
 
