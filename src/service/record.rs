@@ -49,7 +49,7 @@ impl<'a> Recorder<'a> {
     /// Whether the end of this process is on record although its life is open: whoever
     /// recorded it was killed before it could close it.
     pub(super) fn has_end_of(&self, pid: u32, since_ms: i64) -> bool {
-        const ENDS: [&str; 4] = ["service_crash", "service_stop", "task_done", "task_failed"];
+        const ENDS: [&str; 5] = ["service_crash", "service_stop", "crash_inferred", "task_done", "task_failed"];
         let is_it = |event: &EventRecord| {
             let metadata: Value = serde_json::from_str(&event.metadata).unwrap_or_default();
             ENDS.contains(&event.event_type.as_str()) && metadata["pid"] == pid

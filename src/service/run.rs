@@ -85,7 +85,7 @@ pub fn run(job: &Job) -> Result<Outcome, RunError> {
     let recorder = Recorder::new(job);
     recorder.import();
     let mut marker = held.read();
-    account_for_predecessor(&recorder, &mut marker);
+    account_for_predecessor(&recorder, &held, &mut marker);
     if let Some(schedule) = job.schedule
         && !job.now
         && !is_due(job, schedule, &recorder, &mut marker)
@@ -113,7 +113,7 @@ pub fn run(job: &Job) -> Result<Outcome, RunError> {
 
 /// A life without an end on record was cut short: by a kill of the wrapper, or by the
 /// machine.
-fn account_for_predecessor(recorder: &Recorder<'_>, marker: &mut Marker) {
+fn account_for_predecessor(recorder: &Recorder<'_>, held: &Held, marker: &mut Marker) {
     let Some(life) = marker.life.as_mut().filter(|life| life.end.is_none()) else { return };
     let now = Moment::now();
     let is_same_boot = life.boot_id.is_some() && life.boot_id == now.boot;
@@ -140,6 +140,8 @@ fn account_for_predecessor(recorder: &Recorder<'_>, marker: &mut Marker) {
         }),
     );
     life.end = Some(end);
+    // At once: this process too may be killed, and a death is not to be told twice.
+    held.write(marker);
     recorder.judge();
 }
 
