@@ -103,8 +103,9 @@ impl Supervisor {
             wanted |= interval.is_some_and(|interval| last_start.is_some_and(|last| last.elapsed() >= interval));
             let throttle = self.seconds("ThrottleInterval").unwrap_or(Duration::from_secs(10).mul_f64(self.scale));
             if wanted && last_start.is_none_or(|last| last.elapsed() >= throttle) {
-                last_start = Some(Instant::now());
-                running = Some(self.start());
+                let now = Instant::now();
+                last_start = Some(now);
+                running = Some(self.start(now));
                 wanted = false;
             }
         }
@@ -128,7 +129,7 @@ impl Supervisor {
     }
 
     /// With nothing but what the list says: no variable of the test, no folder made.
-    fn start(&self) -> Child {
+    fn start(&self, now: Instant) -> Child {
         let words = self.list.get("ProgramArguments").and_then(Value::as_array).expect("arguments");
         let mut words = words.iter().map(|word| word.as_string().expect("a string"));
         let mut command = Command::new(words.next().expect("a program"));
@@ -140,7 +141,7 @@ impl Supervisor {
         let child = command.spawn().expect("the job can be started");
         let mut seen = self.seen.lock().expect("not poisoned");
         seen.pid = Some(child.id());
-        seen.starts.push(Instant::now());
+        seen.starts.push(now);
         child
     }
 

@@ -94,10 +94,10 @@ impl Services {
             .1
     }
 
-    /// The file in which `seawall run` keeps what it knows.
+    /// The file in which `seawall run` keeps what it knows; null where there is none yet.
     pub fn marker(&self) -> Value {
-        let text = std::fs::read(self.file(".seawall/services/one.json")).expect("a marker");
-        serde_json::from_slice(&text).expect("JSON")
+        let text = std::fs::read(self.file(".seawall/services/one.json")).unwrap_or_default();
+        serde_json::from_slice(&text).unwrap_or_default()
     }
 }
 
