@@ -31,6 +31,7 @@ Examples:
   seawall status                   how are the servers?
   seawall failures --since 1h      what went wrong lately?
   seawall why 1qr46d               the story of one failure, by its id or the beginning of it
+  seawall services                 how are gateway, embedding-server and the others?
   seawall call files__list_directory '{\"path\":\".\"}'
 
 Exit codes: 0 done, 1 failed, 2 wrong usage, 3 no gateway is running, 78 servers.toml is bad.";
@@ -57,7 +58,13 @@ pub(crate) enum Command {
     Breaker(command::breaker::Args),
     Sandbox(command::sandbox::Args),
     Doctor(command::doctor::Args),
+    Services(command::services::Args),
+    Run(command::run::Args),
+    Launchd(command::launchd::Args),
+    Systemd(command::systemd::Args),
     Mcp(command::mcp::Args),
+    #[command(hide = true)]
+    ServiceHelper(command::run::HelperArgs),
 }
 
 impl Cli {

@@ -19,6 +19,7 @@ use crate::{
         Gateway,
         reload::{Overrides, Reloader},
     },
+    service::fault::{Fault, classify},
 };
 
 pub mod breaker;
@@ -28,16 +29,21 @@ pub mod doctor;
 pub mod events;
 pub mod failures;
 mod greeting;
+pub mod launchd;
 mod listing;
 pub mod mcp;
 mod print;
 pub mod reload;
 pub mod restart;
+pub mod run;
 pub mod sandbox;
 pub mod serve;
+pub mod services;
 pub mod status;
 pub mod stdio;
+pub mod systemd;
 pub mod tools;
+mod units;
 pub mod why;
 
 /// `EX_CONFIG` of sysexits.h: the servers.toml is bad, or there is none.
@@ -52,6 +58,8 @@ pub fn exit_code(error: &anyhow::Error) -> ExitCode {
     }
     match error.downcast_ref() {
         Some(ControlError::NoGateway) => ExitCode::from(EXIT_NO_GATEWAY),
+        // What was told to end has ended: no supervisor need start it again.
+        _ if classify(error.as_ref()) == Fault::Shutdown => ExitCode::SUCCESS,
         _ => ExitCode::FAILURE,
     }
 }

@@ -33,15 +33,19 @@ pub use complaint::{Complaint, Complaints, Place};
 pub use find::{NotFound, find, said_of_gateway};
 pub use gateway::Gateway;
 pub use sandbox::{Destination, Launcher, Limits, Network, Profile, Sandbox, Tier};
-pub use schedule::Schedule;
 pub use secret::Secret;
 pub use server::{Instances, Kind, Recycle, Server, ToolPolicy};
-pub use service::{Health, MemoryWatch, Probe, Service, ServiceKind};
+pub use service::{Service, ServiceKind};
 
 use reader::{Entry, Reading, Table};
 use source::Source;
 
 use crate::layer::Policy;
+pub use crate::service::{
+    health::{Health, Probe},
+    memory::MemoryWatch,
+    schedule::{Missed, Schedule},
+};
 
 /// A whole servers.toml. Two of them compare equal where they mean the same.
 #[derive(Clone, Debug, Default, PartialEq)]

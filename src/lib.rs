@@ -68,6 +68,12 @@ pub mod gateway;
 
 pub mod config;
 
+// The processes of the user's machine that seawall describes to launchd and systemd, and
+// watches.
+pub mod service;
+
+pub mod unit;
+
 // The way of a call, from the client to the server.
 pub mod downstream;
 

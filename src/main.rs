@@ -43,6 +43,11 @@ fn run(command: Command, config: Option<std::path::PathBuf>) -> anyhow::Result<E
         Command::Breaker(args) => command::breaker::run(args, config),
         Command::Sandbox(args) => command::sandbox::run(args, config),
         Command::Doctor(args) => command::doctor::run(args),
+        Command::Services(args) => command::services::run(args, config),
+        Command::Run(args) => command::run::run(args, config),
+        Command::Launchd(args) => command::launchd::run(args, config),
+        Command::Systemd(args) => command::systemd::run(args, config),
+        Command::ServiceHelper(args) => command::run::help(args),
         Command::Mcp(args) => command::block_on(command::mcp::run(args)),
     }
 }

@@ -28,6 +28,7 @@ use crate::failure::Recording;
 mod backlog;
 mod database;
 mod drops;
+mod ledger;
 mod minutes;
 mod query;
 mod queue;
@@ -41,6 +42,7 @@ pub(crate) mod testing;
 mod urgent;
 mod writer;
 
+pub use ledger::Ledger;
 pub use query::{Count, EventFilter, FailureFilter, Found, ReadError, Reader, Table};
 pub use row::{Event, EventRecord, EventType, FailureRecord, FailureRow, Note};
 pub use urgent::Written;

@@ -17,7 +17,8 @@ use seawall::{
     layer::{Policy, record},
 };
 
-const BUILTINS: Builtins<'_> = Builtins { servers: &["seawall", "events"], services: &["gateway", "tasks"] };
+const BUILTINS: Builtins<'_> =
+    Builtins { servers: &["seawall", "events"], services: &["gateway", "tasks", "embedding", "watch", "emit"] };
 
 fn parse(text: &str, path: &str) -> Result<Config, Complaints> {
     let env = |name: &str| match name {

@@ -5,14 +5,7 @@ use std::time::Duration;
 use jiff::civil::{Time, Weekday};
 
 use super::reader::Entry;
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Schedule {
-    Every(Duration),
-    /// At a time of the machine's own clock.
-    Daily(Time),
-    Weekly(Weekday, Time),
-}
+use crate::service::schedule::Schedule;
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 

@@ -6,9 +6,14 @@ use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 use super::{
     NAME_RULE, builtin, is_name,
     reader::{Entry, Problems, Table},
-    schedule::{self, Schedule},
+    schedule,
     secret::Secret,
     server::{env, options},
+};
+use crate::service::{
+    health::{Health, Probe},
+    memory::MemoryWatch,
+    schedule::{Missed, Schedule},
 };
 
 #[derive(Clone, Debug, PartialEq)]
@@ -19,6 +24,8 @@ pub struct Service {
     pub cwd: PathBuf,
     /// `None` runs for good.
     pub schedule: Option<Schedule>,
+    /// What becomes of a run that was missed; means nothing without a schedule.
+    pub missed: Missed,
     pub health: Option<Health>,
     /// `None` where it is written `"off"`.
     pub memory: Option<MemoryWatch>,
@@ -40,30 +47,6 @@ pub enum ServiceKind {
     },
 }
 
-/// How to see that it still works.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Health {
-    pub probe: Probe,
-    pub every: Duration,
-    /// So many probes in a row must fail.
-    pub misses: u32,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Probe {
-    /// Healthy where it answers 2xx.
-    Url(String),
-    /// Healthy where it exits with 0.
-    Command(Vec<String>),
-}
-
-/// When its memory is worth an alert; `None` is what fits the service.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct MemoryWatch {
-    pub growth_per_hour_bytes: Option<u64>,
-    pub max_bytes: Option<u64>,
-}
-
 pub(super) fn read(name: &str, entry: &Entry<'_>) -> Option<Service> {
     if !is_name(name) {
         entry.refuse::<()>(NAME_RULE);
@@ -77,6 +60,7 @@ pub(super) fn read(name: &str, entry: &Entry<'_>) -> Option<Service> {
             name: name.to_owned(),
             env: table.take("env", env).unwrap_or_default(),
             cwd: table.take("cwd", Entry::path).unwrap_or_else(|| table.folder().to_owned()),
+            missed: missed(table, schedule.is_some()),
             health: table.take("health", health),
             memory: table.take("memory", |entry| entry.or_off(memory)).unwrap_or(Some(MemoryWatch::default())),
             // What has a time of its own waits for it.
@@ -101,25 +85,56 @@ fn kind(table: &mut Table<'_>) -> Option<ServiceKind> {
     }
 }
 
+fn missed(table: &mut Table<'_>, is_scheduled: bool) -> Missed {
+    let missed = table.take("missed", |entry| entry.choice(&[("run", Missed::Run), ("skip", Missed::Skip)]));
+    if !is_scheduled {
+        table.forbid(&["missed"], "only a service with a schedule can miss a run; take it out");
+    }
+    missed.unwrap_or_default()
+}
+
 fn health(entry: &Entry<'_>) -> Option<Health> {
-    const EVERY: Duration = Duration::from_secs(10);
-    const MISSES: u32 = 3;
     if entry.value().and_then(toml_edit::Value::as_str).is_some() {
-        return Some(Health { probe: Probe::Url(entry.url()?), every: EVERY, misses: MISSES });
+        return Some(Health::of(Probe::Url(probe_url(entry)?)));
     }
     let wanted = "write a URL, or a table such as { command = [\"./probe\"], every = \"10s\", misses = 3 }";
     entry.table(wanted, |table| {
-        let url = table.take("url", Entry::url);
+        let url = table.take("url", probe_url);
+        let mcp = table.take("mcp", probe_url);
         let command = table.take("command", Entry::command);
-        let hour = Duration::from_secs(3600);
-        let every = table.take("every", |entry| entry.duration(Duration::from_millis(100)..=hour)).unwrap_or(EVERY);
-        let misses = table.take("misses", |entry| entry.integer(1..=1000)).unwrap_or(MISSES);
-        let probe = match table.exactly_one(&["url", "command"])? {
+        let tool = table.take("tool", Entry::nonempty);
+        let mut duration = |key| {
+            let allowed = Duration::from_millis(100)..=Duration::from_secs(3600);
+            table.take(key, |entry| entry.duration(allowed))
+        };
+        let (every, timeout, starts_within) = (duration("every"), duration("timeout"), duration("starts_within"));
+        let misses = table.take("misses", |entry| entry.integer(1..=1000));
+        let probe = match table.exactly_one(&["url", "mcp", "command"])? {
             "url" => Probe::Url(url?),
+            "mcp" => Probe::Mcp { url: mcp?, tool },
             _ => Probe::Command(command?),
         };
-        Some(Health { probe, every, misses })
+        if !matches!(probe, Probe::Mcp { .. }) {
+            table.forbid(&["tool"], "only an MCP server has tools; write it beside mcp = \"http://…\"");
+        }
+        let usual = Health::of(probe);
+        Some(Health {
+            every: every.unwrap_or(usual.every),
+            misses: misses.unwrap_or(usual.misses),
+            timeout: timeout.unwrap_or(usual.timeout),
+            starts_within: starts_within.unwrap_or(usual.starts_within),
+            ..usual
+        })
     })?
+}
+
+/// A service is asked on its own machine, where TLS protects nothing.
+fn probe_url(entry: &Entry<'_>) -> Option<String> {
+    match entry.url()? {
+        url if url.starts_with("https:") => entry
+            .refuse("a health check is plain http; for https write { command = [\"curl\", \"-fsS\", \"https://…\"] }"),
+        url => Some(url),
+    }
 }
 
 /// A size is the most that it may use.

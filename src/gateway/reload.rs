@@ -14,6 +14,7 @@ use tokio::{sync::mpsc, time::timeout};
 use super::Gateway;
 use crate::{
     config::{self, Builtins, Config, Surroundings},
+    service,
     store::EventType,
 };
 
@@ -143,8 +144,12 @@ impl Reloader {
 
 /// Reads text as servers.toml with this process's surroundings.
 pub fn parse(text: &str, path: &Path) -> Result<Config, config::Complaints> {
-    let env = |name: &str| std::env::var(name).ok();
+    parse_with(text, path, &|name| std::env::var(name).ok())
+}
+
+/// The same with another environment than this process's own.
+pub fn parse_with(text: &str, path: &Path, env: &dyn Fn(&str) -> Option<String>) -> Result<Config, config::Complaints> {
     let seawall = std::env::current_exe().unwrap_or_else(|_| PathBuf::from("seawall"));
-    let builtins = Builtins { servers: &super::introspect::BUILTINS, services: &[] };
-    config::parse(text, path, &Surroundings { env: &env, seawall: &seawall, builtins })
+    let builtins = Builtins { servers: &super::introspect::BUILTINS, services: &service::own::NAMES };
+    config::parse(text, path, &Surroundings { env, seawall: &seawall, builtins })
 }

@@ -28,6 +28,7 @@ const CANDIDATES_MAX: u32 = 10;
 #[derive(Clone, Debug)]
 pub struct Reader {
     path: PathBuf,
+    lock_wait: Duration,
 }
 
 /// Why nothing can be read.
@@ -98,7 +99,12 @@ pub enum Table {
 impl Reader {
     /// Makes sure that there is a database to read.
     pub fn open(path: impl Into<PathBuf>) -> Result<Self, ReadError> {
-        let reader = Reader { path: path.into() };
+        Self::patient(path, LOCK_WAIT)
+    }
+
+    /// The same for one who cannot wait as long for other processes.
+    pub fn patient(path: impl Into<PathBuf>, lock_wait: Duration) -> Result<Self, ReadError> {
+        let reader = Reader { path: path.into(), lock_wait };
         reader.connect()?;
         Ok(reader)
     }
@@ -210,7 +216,7 @@ impl Reader {
             return Err(ReadError::NoDatabase(self.path.clone()));
         }
         let usual = Connection::open_with_flags(&self.path, OpenFlags::SQLITE_OPEN_READ_ONLY)
-            .and_then(|connection| connection.busy_timeout(LOCK_WAIT).map(|()| connection))
+            .and_then(|connection| connection.busy_timeout(self.lock_wait).map(|()| connection))
             .map_err(|error| self.unreadable(&error))
             .and_then(|connection| self.checked(connection));
         match usual {

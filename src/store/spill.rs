@@ -37,6 +37,19 @@ impl Spill {
         Spill { path: beside(database, ".spill.jsonl") }
     }
 
+    /// One in another place, of a process that keeps its rows apart.
+    pub(super) fn at(path: &Path) -> Self {
+        Spill { path: path.to_owned() }
+    }
+
+    /// The rows that wait, left where they are.
+    pub(super) fn waiting(&self) -> Vec<Record> {
+        let mut text = Vec::new();
+        let read = File::open(&self.path).and_then(|file| file.take(SPILL_MAX_BYTES).read_to_end(&mut text));
+        let lines = text.split(|byte| *byte == b'\n').filter(|_| read.is_ok());
+        lines.filter_map(|line| serde_json::from_slice(line).ok()).collect()
+    }
+
     pub(super) fn bytes(&self) -> u64 {
         fs::metadata(&self.path).map_or(0, |file| file.len())
     }

@@ -1,0 +1,186 @@
+//! `seawall run NAME`: what the unit of a service starts.
+
+use std::{collections::BTreeMap, io::Read as _, path::PathBuf, process::ExitCode, time::Duration};
+
+use anyhow::{Context as _, bail};
+use rustix::process::{Resource, Rlimit, Signal, getpid, kill_process, setrlimit};
+
+use super::{block_on, load_config};
+use crate::{
+    config::{Alert, Config, MemoryWatch, Notify, Service, ServiceKind},
+    gateway::reload::Overrides,
+    service::{
+        exec, memory,
+        notify::Sink,
+        own::{self, Own},
+        run::{self, Job, Outcome},
+    },
+    store::Settings,
+};
+
+const EXAMPLES: &str = "\
+Examples:
+  seawall run gateway               in the foreground, watched and recorded
+  seawall run daily-tasks --now     a scheduled one, although it is not due
+  seawall services                  how they all are";
+
+/// Run a service of servers.toml, watched: what its unit starts
+///
+/// Starts the service as a child, forwards signals, records how it ends, and ends the
+/// same way, so that launchd or systemd decides what is next. A scheduled one runs only
+/// if it is due.
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Args {
+    /// The NAME of [services.NAME]
+    name: String,
+
+    /// Run a scheduled service although it is not due
+    #[arg(long)]
+    now: bool,
+
+    /// From SIGTERM to SIGKILL
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration, hide = true)]
+    stop_within: Option<Duration>,
+
+    /// How often memory is looked at
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration, hide = true)]
+    sample_every: Option<Duration>,
+}
+
+pub fn run(args: Args, config: Option<PathBuf>) -> anyhow::Result<ExitCode> {
+    let (_, config) = load_config(config, Overrides::default())?;
+    let Some(service) = config.services.iter().find(|service| service.name == args.name) else {
+        let there: Vec<&str> = config.services.iter().map(|service| service.name.as_str()).collect();
+        bail!("there is no [services.{}] in {}; there are: {}", args.name, config.path.display(), there.join(", "));
+    };
+    let seawall = std::env::current_exe().context("this program has no path of its own")?;
+    let argv = match &service.kind {
+        ServiceKind::Command { argv } => argv.clone(),
+        ServiceKind::Builtin { name, .. } => match own::find(name, &seawall, &config.path) {
+            Own::Started(argv) => argv,
+            Own::NotYet => {
+                // Ends with 0, so that no supervisor tries again.
+                eprintln!("seawall: {}: this version of seawall has no builtin \"{name}\" yet", service.name);
+                return Ok(ExitCode::SUCCESS);
+            }
+        },
+    };
+    let mut job = job(service, argv, &config, seawall);
+    job.now = args.now;
+    job.stop_within = args.stop_within.unwrap_or(job.stop_within);
+    job.sample_every = args.sample_every.unwrap_or(job.sample_every);
+    match run::run(&job)? {
+        Outcome::Code(code) => std::process::exit(code),
+        Outcome::Signal(signal) => end_by(signal),
+    }
+}
+
+fn job(service: &Service, argv: Vec<String>, config: &Config, seawall: PathBuf) -> Job {
+    let is_gateway = matches!(&service.kind, ServiceKind::Builtin { name, .. } if name == "gateway");
+    let is_embedding = matches!(&service.kind, ServiceKind::Builtin { name, .. } if name == "embedding");
+    let usual_growth = match is_embedding {
+        true => memory::GROWTH_PER_HOUR_EMBEDDING_BYTES,
+        false => memory::GROWTH_PER_HOUR_BYTES,
+    };
+    // A task that works through something grows, and ends.
+    let watched = service.memory.as_ref().filter(|_| service.schedule.is_none());
+    let growth = |watch: &MemoryWatch| watch.growth_per_hour_bytes.unwrap_or(usual_growth);
+    Job {
+        name: service.name.clone(),
+        argv,
+        env: exposed(&service.env),
+        cwd: service.cwd.clone(),
+        schedule: service.schedule,
+        missed: service.missed,
+        now: false,
+        health: service.health.clone(),
+        bearer: config.gateway.token.as_ref().filter(|_| is_gateway).map(|token| format!("Bearer {}", token.expose())),
+        growth_per_hour_bytes: watched.map(growth),
+        max_bytes: service.memory.as_ref().and_then(|watch| watch.max_bytes),
+        sample_every: memory::SAMPLE_EVERY,
+        sinks: config.alerts.iter().filter_map(sink).collect(),
+        database: Settings::at(&config.gateway.database),
+        state: config.gateway.state.clone(),
+        seawall,
+        stop_within: run::STOP_WITHIN,
+        problem: service.problem.clone(),
+    }
+}
+
+fn exposed(env: &BTreeMap<String, crate::config::Secret>) -> Vec<(String, String)> {
+    env.iter().map(|(name, value)| (name.clone(), value.expose().to_owned())).collect()
+}
+
+fn sink(alert: &Alert) -> Option<Sink> {
+    if let Some(problem) = &alert.problem {
+        eprintln!("seawall: an alert cannot be told: {problem}");
+        return None;
+    }
+    Some(match &alert.notify {
+        Notify::Command(argv) => Sink::Command(argv.clone()),
+        Notify::Webhook(url) => Sink::Webhook(url.expose().to_owned()),
+        Notify::Desktop => Sink::Desktop,
+    })
+}
+
+/// Ends as the service ended, so that the supervisor sees the same signal. The memory
+/// of the one who watched is of no interest, so no core is left of it.
+fn end_by(signal: i32) -> anyhow::Result<ExitCode> {
+    let _ = setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) });
+    if signal == Signal::KILL.as_raw() {
+        let _ = kill_process(getpid(), Signal::KILL);
+    }
+    let _ = signal_hook::low_level::emulate_default_handler(signal);
+    // One that does not end a process: as a shell would say it.
+    std::process::exit(128 + signal)
+}
+
+/// Processes that `seawall run` starts beside the service.
+#[derive(Debug, clap::Args)]
+pub struct HelperArgs {
+    #[command(subcommand)]
+    help: Help,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Help {
+    /// Become a program that ends with its parent
+    Exec {
+        #[arg(long)]
+        parent: u32,
+        #[arg(last = true, required = true)]
+        argv: Vec<String>,
+    },
+    /// Post the rest of stdin to the URL in its first line
+    Post,
+}
+
+const POST_WITHIN: Duration = Duration::from_secs(8);
+const CANNOT_RUN_CODE: u8 = 127;
+
+pub fn help(args: HelperArgs) -> anyhow::Result<ExitCode> {
+    match args.help {
+        Help::Exec { parent, argv } => {
+            eprintln!("seawall: {}", exec(&argv, parent));
+            Ok(ExitCode::from(CANNOT_RUN_CODE))
+        }
+        Help::Post => {
+            let mut input = String::new();
+            std::io::stdin().read_to_string(&mut input)?;
+            let (url, body) = input.split_once('\n').context("no URL")?;
+            block_on(post(url.to_owned(), body.trim_end().to_owned()))
+        }
+    }
+}
+
+async fn post(url: String, body: String) -> anyhow::Result<ExitCode> {
+    let client = reqwest::Client::builder().timeout(POST_WITHIN).redirect(reqwest::redirect::Policy::none()).build()?;
+    let request = client.post(url).header("content-type", "application/json").body(body);
+    // Whoever knows the URL may post to it.
+    let answer = request.send().await.map_err(reqwest::Error::without_url).context("the webhook cannot be reached")?;
+    if !answer.status().is_success() {
+        bail!("the webhook answers {}", answer.status());
+    }
+    Ok(ExitCode::SUCCESS)
+}

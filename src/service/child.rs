@@ -1,0 +1,182 @@
+//! The process of a service: started in a group of its own, signalled, and ended with
+//! all that it started. Its stderr passes through, and its last words are kept.
+
+use std::{
+    collections::VecDeque,
+    io::{self, Read, Write},
+    os::unix::process::CommandExt as _,
+    path::Path,
+    process::{Command, Stdio},
+    sync::{Arc, Mutex, PoisonError},
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
+
+use super::{marker::Life, moment, run::Job};
+
+const TAIL_BYTES: usize = 4096;
+/// What a process wrote is there when it ends; what its children hold open is not waited for.
+const LAST_WORDS: Duration = Duration::from_millis(200);
+/// What is left of a life that nobody saw end has so long to end politely.
+const LEFTOVER_GRACE: Duration = Duration::from_secs(5);
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+
+/// Starts the process of a job. On Linux through seawall itself, which asks the kernel
+/// to end it with this process and then becomes the service.
+pub(super) fn start(job: &Job) -> io::Result<(std::process::Child, Tail)> {
+    let mut command = if cfg!(target_os = "linux") {
+        let mut command = Command::new(&job.seawall);
+        command.args(["service-helper", "exec", "--parent", &std::process::id().to_string(), "--"]).args(&job.argv);
+        command
+    } else {
+        let (program, arguments) = job.argv.split_first().ok_or(io::ErrorKind::InvalidInput)?;
+        let mut command = Command::new(program);
+        command.args(arguments);
+        command
+    };
+    let mut child = command
+        .envs(job.env.iter().map(|(name, value)| (name, value)))
+        .current_dir(&job.cwd)
+        .stdin(Stdio::null())
+        .stderr(Stdio::piped())
+        // Its own group: it can be ended with its children, and a Ctrl-C of a terminal
+        // reaches it once, through us, and not twice.
+        .process_group(0)
+        .spawn()?;
+    let tail = Tail::follow(child.stderr.take());
+    Ok((child, tail))
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum ExecError {
+    #[error("its parent died first")]
+    Orphaned,
+    #[error("{program} cannot be run: {source}")]
+    Io { program: String, source: io::Error },
+}
+
+/// Becomes the program `argv`, which ends when the process `parent` does. Returns only
+/// if that fails.
+pub fn exec(argv: &[String], parent: u32) -> ExecError {
+    let (program, arguments) = match argv.split_first() {
+        Some((program, arguments)) => (program.clone(), arguments),
+        None => (String::new(), argv),
+    };
+    #[cfg(target_os = "linux")]
+    {
+        let asked = rustix::process::set_parent_process_death_signal(Some(Signal::TERM));
+        if let Err(error) = asked {
+            return ExecError::Io { program, source: error.into() };
+        }
+    }
+    // It may have died before it could be asked about.
+    let is_ours = rustix::process::getppid().is_some_and(|pid| u32::try_from(pid.as_raw_nonzero().get()) == Ok(parent));
+    if !is_ours {
+        return ExecError::Orphaned;
+    }
+    let source = Command::new(&program).args(arguments).exec();
+    ExecError::Io { program, source }
+}
+
+fn pid_of(raw: u32) -> Option<Pid> {
+    i32::try_from(raw).ok().and_then(Pid::from_raw)
+}
+
+/// Passes a signal on to the process itself.
+pub(super) fn signal(pid: u32, signal: Signal) {
+    if let Some(pid) = pid_of(pid) {
+        // An error means that it is gone, which its end will tell.
+        let _ = kill_process(pid, signal);
+    }
+}
+
+/// Ends the process and all of its group at once.
+pub(super) fn kill_group(pid: u32) {
+    if let Some(pid) = pid_of(pid) {
+        let _ = kill_process_group(pid, Signal::KILL);
+    }
+}
+
+/// Ends what is left of an earlier life, and says whether anything was: whoever cut
+/// that life short may have left the service itself running.
+pub(super) fn end_leftover(life: &Life, boot: Option<&str>) -> bool {
+    // A pid alone is used again: by another process, or after another boot.
+    let is_there = || life.began.is_some() && moment::began(life.pid) == life.began;
+    if life.pid == 0 || life.boot_id.as_deref() != boot || !is_there() {
+        return false;
+    }
+    signal(life.pid, Signal::TERM);
+    let until = Instant::now() + LEFTOVER_GRACE;
+    while is_there() && Instant::now() < until {
+        thread::sleep(LOOK_EVERY);
+    }
+    if is_there() {
+        kill_group(life.pid);
+    }
+    true
+}
+
+/// Whether the working directory and the program are such that a start can succeed;
+/// said before the start, since a launcher in between would hide it.
+pub(super) fn cannot_start(job: &Job) -> Option<String> {
+    if !job.cwd.is_dir() {
+        return Some(format!("the working directory {} does not exist", job.cwd.display()));
+    }
+    let program = job.argv.first()?;
+    let is_missing = program.contains('/') && !Path::new(program).exists();
+    is_missing.then(|| format!("no such file: {program}"))
+}
+
+/// Copies stderr through and keeps its end.
+pub(super) struct Tail {
+    kept: Arc<Mutex<VecDeque<u8>>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Tail {
+    fn follow(stream: Option<impl Read + Send + 'static>) -> Self {
+        let kept = Arc::<Mutex<VecDeque<u8>>>::default();
+        let mine = kept.clone();
+        let thread = stream.and_then(|stream| {
+            thread::Builder::new().name("stderr".to_owned()).spawn(move || copy(stream, &mine)).ok()
+        });
+        Tail { kept, thread }
+    }
+
+    /// The last whole lines; `None` if there was nothing.
+    pub(super) fn last_words(&self) -> Option<String> {
+        let until = Instant::now() + LAST_WORDS;
+        while self.thread.as_ref().is_some_and(|thread| !thread.is_finished()) && Instant::now() < until {
+            thread::sleep(Duration::from_millis(5));
+        }
+        let kept: Vec<u8> = self.kept.lock().unwrap_or_else(PoisonError::into_inner).iter().copied().collect();
+        let text = String::from_utf8_lossy(&kept);
+        let whole = match text.split_once('\n') {
+            Some((_, rest)) if kept.len() == TAIL_BYTES => rest,
+            _ => &text,
+        };
+        Some(whole.trim_end()).filter(|text| !text.is_empty()).map(str::to_owned)
+    }
+}
+
+fn copy(mut stream: impl Read, kept: &Mutex<VecDeque<u8>>) {
+    let mut chunk = [0; 8192];
+    loop {
+        let n = match stream.read(&mut chunk) {
+            Ok(0) => return,
+            Ok(n) => n,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(_) => return,
+        };
+        {
+            let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
+            kept.extend(&chunk[..n]);
+            let surplus = kept.len().saturating_sub(TAIL_BYTES);
+            kept.drain(..surplus);
+        }
+        // A full disk under the log must not stop the service, which a full pipe would.
+        let _ = io::stderr().write_all(&chunk[..n]);
+    }
+}

@@ -1,0 +1,186 @@
+//! What is known of the present life of a service and of the one before, in a file: it
+//! is written at the start and at the end, so that a life without an end is one that
+//! was cut short without a word. A file, since no lock of another process delays it.
+
+use std::{
+    fs::{self, File},
+    io::{self, Write as _},
+    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
+    path::{Path, PathBuf},
+};
+
+use serde::{Deserialize, Serialize};
+
+/// One life, from the start of the process to its end.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Life {
+    pub wrapper_pid: u32,
+    pub pid: u32,
+    /// When the process began, as `moment::began` says it.
+    pub began: Option<String>,
+    pub boot_id: Option<String>,
+    pub started_ms: i64,
+    pub uptime_ms: u64,
+    /// How often it was started again after it had ended by itself, in a row.
+    pub restart_attempt: u32,
+    /// When it was last seen alive.
+    pub seen_ms: i64,
+    pub memory_bytes: Option<u64>,
+    pub growth_bytes_per_hour: Option<f64>,
+    /// What the last probe found; `None` where there is no probe.
+    pub health: Option<String>,
+    pub end: Option<End>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct End {
+    pub how: How,
+    pub at_ms: i64,
+    pub duration_ms: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum How {
+    /// On request, or by its own decision with exit code 0.
+    Stopped,
+    /// It asked to be started again: exit code 75.
+    Planned,
+    Crashed,
+    /// It hung and was killed for it.
+    Hung,
+    /// Nobody saw it end.
+    Vanished,
+}
+
+/// A life that lasted so long pays for the crashes before it.
+pub const PROVEN_MS: u64 = 60_000;
+
+/// What the file holds.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Marker {
+    pub life: Option<Life>,
+    /// Of a scheduled service: up to then all slots are settled, run or left out.
+    pub settled_ms: Option<i64>,
+    /// The slot at which it was last said that runs were missed.
+    pub missed_told_ms: Option<i64>,
+}
+
+/// The file, held by the one `seawall run` of this service.
+#[derive(Debug)]
+pub struct Held {
+    path: PathBuf,
+    _lock: File,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum HoldError {
+    #[error("{name} is running already: process {pid}")]
+    Running { name: String, pid: u32 },
+    #[error("the state of {name} cannot be kept in {}: {source}", folder.display())]
+    Io { name: String, folder: PathBuf, source: io::Error },
+}
+
+fn path_of(state: &Path, name: &str) -> PathBuf {
+    state.join("services").join(format!("{name}.json"))
+}
+
+/// Reads it without holding it; an unreadable one counts as none.
+pub fn read(state: &Path, name: &str) -> Marker {
+    let text = fs::read(path_of(state, name)).unwrap_or_default();
+    serde_json::from_slice(&text).unwrap_or_default()
+}
+
+impl Held {
+    /// Takes the file of a service for as long as this process lives.
+    pub fn take(state: &Path, name: &str) -> Result<Self, HoldError> {
+        let path = path_of(state, name);
+        let folder = state.join("services");
+        let io = |source| HoldError::Io { name: name.to_owned(), folder: folder.clone(), source };
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder).map_err(io)?;
+        let lock = fs::OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(path.with_extension("lock"))
+            .map_err(io)?;
+        if lock.try_lock().is_err() {
+            let pid = read(state, name).life.map_or(0, |life| life.wrapper_pid);
+            return Err(HoldError::Running { name: name.to_owned(), pid });
+        }
+        Ok(Held { path, _lock: lock })
+    }
+
+    pub fn read(&self) -> Marker {
+        let text = fs::read(&self.path).unwrap_or_default();
+        serde_json::from_slice(&text).unwrap_or_default()
+    }
+
+    /// Puts it in place whole, on the disk itself.
+    pub fn write(&self, marker: &Marker) {
+        let half = self.path.with_extension("half-written");
+        let written = serde_json::to_vec(marker).map_err(io::Error::other).and_then(|text| {
+            let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&half)?;
+            file.write_all(&text)?;
+            file.sync_all()?;
+            fs::rename(&half, &self.path)
+        });
+        if let Err(error) = written {
+            // The service matters more than what is known of it.
+            say!("{} cannot be written: {error}", self.path.display());
+        }
+    }
+}
+
+impl Marker {
+    /// The attempt that a start after this life is.
+    pub fn next_attempt(&self) -> u32 {
+        let Some(life) = &self.life else { return 0 };
+        let (how, duration_ms) = match &life.end {
+            Some(end) => (end.how, end.duration_ms),
+            None => (How::Vanished, u64::try_from(life.seen_ms.saturating_sub(life.started_ms)).unwrap_or(0)),
+        };
+        match how {
+            How::Stopped | How::Planned => 0,
+            How::Crashed | How::Hung | How::Vanished if duration_ms >= PROVEN_MS => 1,
+            How::Crashed | How::Hung | How::Vanished => life.restart_attempt.saturating_add(1),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn attempts_count_crashes_in_a_row() {
+        let after = |how: How, duration_ms: u64, restart_attempt: u32| {
+            let end = Some(End { how, at_ms: 0, duration_ms });
+            Marker { life: Some(Life { restart_attempt, end, ..Life::default() }), ..Marker::default() }.next_attempt()
+        };
+        assert_eq!(Marker::default().next_attempt(), 0);
+        assert_eq!(after(How::Crashed, 500, 0), 1);
+        assert_eq!(after(How::Hung, 500, 4), 5);
+        assert_eq!(after(How::Crashed, PROVEN_MS, 4), 1, "it had been well");
+        assert_eq!(after(How::Stopped, 500, 4), 0);
+        assert_eq!(after(How::Planned, 500, 4), 0);
+        let vanished = Life { restart_attempt: 2, started_ms: 1000, seen_ms: 2000, ..Life::default() };
+        assert_eq!(Marker { life: Some(vanished), ..Marker::default() }.next_attempt(), 3);
+    }
+
+    #[test]
+    fn one_process_holds_it_and_half_a_file_is_none() {
+        let state = tempfile::tempdir().expect("a folder");
+        let held = Held::take(state.path(), "gateway").expect("the first");
+        let life = Life { wrapper_pid: 42, ..Life::default() };
+        held.write(&Marker { life: Some(life), settled_ms: Some(7), ..Marker::default() });
+        assert_eq!(held.read().settled_ms, Some(7));
+        let second = Held::take(state.path(), "gateway").expect_err("the second");
+        assert!(matches!(second, HoldError::Running { pid: 42, .. }), "{second}");
+        fs::write(path_of(state.path(), "gateway"), "{\"life\":").expect("written");
+        assert_eq!(held.read(), Marker::default());
+    }
+}

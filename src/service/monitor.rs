@@ -1,0 +1,228 @@
+//! The second thread of `seawall run`: asks for health, samples memory, and says when
+//! an alert is over. What it finds it records; what hangs it ends, and the first thread
+//! sees that end like any other.
+
+use std::{
+    sync::{Condvar, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use rustix::process::Signal;
+use serde_json::json;
+
+use super::{
+    child,
+    health::{Verdict, Watch},
+    marker::{Held, Marker},
+    memory::Growth,
+    moment::Moment,
+    probe::Prober,
+    record::Recorder,
+    run::Job,
+};
+use crate::{process::memory, store::EventType, text};
+
+/// After SIGABRT, which leaves a trace of where it hung.
+const ABORT_GRACE: Duration = Duration::from_secs(5);
+const JUDGE_EVERY: Duration = Duration::from_secs(15);
+const FIRST_SAMPLE: Duration = Duration::from_secs(2);
+
+/// What the threads of one life share.
+pub(super) struct Shared<'a> {
+    pub(super) job: &'a Job,
+    pub(super) recorder: &'a Recorder<'a>,
+    pub(super) held: &'a Held,
+    pub(super) pid: u32,
+    pub(super) started: Instant,
+    pub(super) marker: Mutex<Marker>,
+    pub(super) state: Mutex<State>,
+    pub(super) changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct State {
+    /// Asked to stop: a probe that fails now is no hang.
+    pub(super) stopping: bool,
+    /// It was found to hang and is being killed for it.
+    pub(super) hung: bool,
+    pub(super) ended: bool,
+}
+
+impl Shared<'_> {
+    pub(super) fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until the process has ended, for so long at most; whether it has.
+    pub(super) fn ended_within(&self, time: Duration) -> bool {
+        let waited = self.changed.wait_timeout_while(self.state(), time, |state| !state.ended);
+        waited.map_or_else(|poisoned| poisoned.into_inner().0.ended, |(state, _)| state.ended)
+    }
+
+    pub(super) fn update(&self, change: impl FnOnce(&mut Marker)) {
+        let mut marker = self.marker.lock().unwrap_or_else(PoisonError::into_inner);
+        change(&mut marker);
+        self.held.write(&marker);
+    }
+}
+
+/// Watches until the process has ended.
+pub(super) fn watch(shared: &Shared<'_>) {
+    let mut health = Health::of(shared.job);
+    let mut memory = Memory::of(shared.job);
+    let mut judge_at = Instant::now();
+    loop {
+        let now = Instant::now();
+        if let Some(health) = &mut health
+            && health.next <= now
+            && health.look(shared)
+        {
+            return;
+        }
+        if memory.next <= now {
+            memory.look(shared);
+        }
+        if judge_at <= now {
+            shared.recorder.import();
+            shared.recorder.judge();
+            judge_at = Instant::now() + JUDGE_EVERY;
+        }
+        let next = health.as_ref().map_or(judge_at, |health| health.next).min(memory.next).min(judge_at);
+        if shared.ended_within(next.saturating_duration_since(Instant::now())) {
+            return;
+        }
+    }
+}
+
+/// How it answers.
+struct Health {
+    every: Duration,
+    next: Instant,
+    prober: Prober,
+    watch: Watch,
+    /// By both clocks, at the last look: their difference is sleep.
+    last: (Instant, Moment),
+}
+
+impl Health {
+    fn of(job: &Job) -> Option<Self> {
+        let health = job.health.clone()?;
+        Some(Health {
+            every: health.every,
+            next: Instant::now() + health.every,
+            prober: Prober::new(health.clone(), job.bearer.clone(), job.env.clone()),
+            watch: Watch::new(health),
+            last: (Instant::now(), Moment::now()),
+        })
+    }
+
+    /// Asks once; true if it hung and was ended.
+    fn look(&mut self, shared: &Shared<'_>) -> bool {
+        let answer = self.prober.ask();
+        let now = (Instant::now(), Moment::now());
+        // The one clock stands still in sleep, the other runs on.
+        let slept = now.1.since(&self.last.1).saturating_sub(now.0.duration_since(self.last.0));
+        self.last = now;
+        self.next = Instant::now() + self.every;
+        let State { stopping, ended, .. } = *shared.state();
+        if stopping || ended {
+            return false;
+        }
+        let verdict = self.watch.observe(answer.is_ok(), shared.started.elapsed(), slept);
+        let seen = match (&answer, verdict) {
+            (Ok(()), _) => "well".to_owned(),
+            (Err(_), Verdict::Excused) => "starting".to_owned(),
+            (Err(why), _) => why.clone(),
+        };
+        if shared
+            .marker
+            .lock()
+            .is_ok_and(|marker| marker.life.as_ref().and_then(|life| life.health.as_ref()) != Some(&seen))
+        {
+            shared.update(|marker| {
+                if let Some(life) = &mut marker.life {
+                    life.health = Some(seen);
+                }
+            });
+        }
+        match (verdict, answer) {
+            (Verdict::Hung, Err(why)) => {
+                end_hung(shared, &why);
+                true
+            }
+            _ => false,
+        }
+    }
+}
+
+fn end_hung(shared: &Shared<'_>, why: &str) {
+    shared.state().hung = true;
+    say!("{} hangs: {}", shared.job.name, text::quote(why, 200));
+    shared.recorder.event(
+        EventType::ServiceHang,
+        json!({
+            "seen": why,
+            "misses": shared.job.health.as_ref().map(|health| health.misses),
+            "pid": shared.pid,
+            "age_ms": u64::try_from(shared.started.elapsed().as_millis()).unwrap_or(u64::MAX),
+            "memory_bytes": memory::of_tree(shared.pid),
+        }),
+    );
+    child::signal(shared.pid, Signal::ABORT);
+    if !shared.ended_within(ABORT_GRACE) {
+        // One that is stopped, or that catches the signal, does not end by it.
+        child::kill_group(shared.pid);
+    }
+}
+
+/// What it uses.
+struct Memory {
+    every: Duration,
+    next: Instant,
+    growth: Option<Growth>,
+    max_bytes: Option<u64>,
+    told_growth: bool,
+    told_max: bool,
+}
+
+impl Memory {
+    fn of(job: &Job) -> Self {
+        Memory {
+            every: job.sample_every,
+            next: Instant::now() + FIRST_SAMPLE.min(job.sample_every),
+            growth: job.growth_per_hour_bytes.map(|allowed| Growth::new(allowed, job.sample_every)),
+            max_bytes: job.max_bytes,
+            told_growth: false,
+            told_max: false,
+        }
+    }
+
+    fn look(&mut self, shared: &Shared<'_>) {
+        self.next = Instant::now() + self.every;
+        let Some(bytes) = memory::of_tree(shared.pid) else { return };
+        let is_leak = self.growth.as_mut().is_some_and(|growth| growth.sample(shared.started.elapsed(), bytes));
+        let per_hour = self.growth.as_ref().and_then(Growth::bytes_per_hour);
+        shared.update(|marker| {
+            if let Some(life) = &mut marker.life {
+                life.seen_ms = Moment::now().wall_ms;
+                life.memory_bytes = Some(bytes);
+                life.growth_bytes_per_hour = per_hour;
+            }
+        });
+        let name = &shared.job.name;
+        if is_leak && !std::mem::replace(&mut self.told_growth, true) {
+            let allowed = shared.job.growth_per_hour_bytes;
+            let metadata =
+                json!({ "memory_bytes": bytes, "growth_bytes_per_hour": per_hour, "allowed_bytes_per_hour": allowed });
+            let text = format!("the memory of {name} grows steadily and is {} now", text::bytes(bytes));
+            shared.recorder.tell(EventType::MemoryGrowth, metadata, format!("{name} leaks memory"), text);
+        }
+        let is_over = self.max_bytes.is_some_and(|max| bytes > max);
+        if is_over && !std::mem::replace(&mut self.told_max, true) {
+            let metadata = json!({ "memory_bytes": bytes, "max_bytes": self.max_bytes });
+            let max = text::bytes(self.max_bytes.unwrap_or(0));
+            let text = format!("{name} uses {}, more than the {max} that servers.toml allows", text::bytes(bytes));
+            shared.recorder.tell(EventType::MemoryGrowth, metadata, format!("{name} uses too much memory"), text);
+        }
+    }
+}

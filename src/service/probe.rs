@@ -1,0 +1,146 @@
+//! Asking a service whether it still works. Blocking, each within its time.
+
+use std::{
+    process::{Command, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use serde_json::{Value, json};
+
+use super::{
+    health::{Health, Probe},
+    http,
+};
+
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+/// Old enough for every server, and a version with sessions and pings.
+const PROTOCOL: &str = "2025-06-18";
+
+/// One who asks again and again.
+pub(super) struct Prober {
+    health: Health,
+    /// Sent along to seawall's own listener, where that wants a token.
+    bearer: Option<String>,
+    /// The session of MCP that the last probe left open.
+    session: Option<String>,
+    env: Vec<(String, String)>,
+}
+
+impl Prober {
+    pub(super) fn new(health: Health, bearer: Option<String>, env: Vec<(String, String)>) -> Self {
+        Prober { health, bearer, session: None, env }
+    }
+
+    /// Why it does not work, where it does not.
+    pub(super) fn ask(&mut self) -> Result<(), String> {
+        match self.health.probe.clone() {
+            Probe::Url(url) => self.ask_url(&url),
+            Probe::Command(argv) => self.ask_command(&argv),
+            Probe::Mcp { url, tool } => self.ask_mcp(&url, tool.as_deref()),
+        }
+    }
+
+    fn ask_url(&self, url: &str) -> Result<(), String> {
+        let answer = http::ask(url, &self.headers(&[]), None, self.health.timeout)?;
+        if (200..300).contains(&answer.status) { Ok(()) } else { Err(format!("it answers {}", answer.status)) }
+    }
+
+    fn headers<'a>(&'a self, more: &[(&'a str, &'a str)]) -> Vec<(&'a str, &'a str)> {
+        let bearer = self.bearer.as_deref().map(|bearer| ("Authorization", bearer));
+        bearer.into_iter().chain(more.iter().copied()).collect()
+    }
+
+    fn ask_command(&self, argv: &[String]) -> Result<(), String> {
+        let (program, arguments) = argv.split_first().ok_or("no command")?;
+        let mut child = Command::new(program)
+            .args(arguments)
+            .envs(self.env.iter().map(|(name, value)| (name, value)))
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .map_err(|error| format!("the probe {program} cannot be run: {error}"))?;
+        let until = Instant::now() + self.health.timeout;
+        loop {
+            match child.try_wait() {
+                Ok(Some(status)) if status.success() => return Ok(()),
+                Ok(Some(status)) => return Err(format!("the probe ended with {status}")),
+                Ok(None) if Instant::now() < until => thread::sleep(LOOK_EVERY),
+                Ok(None) | Err(_) => {
+                    let _ = child.kill();
+                    let _ = child.wait();
+                    return Err("the probe did not end in time".to_owned());
+                }
+            }
+        }
+    }
+
+    fn ask_mcp(&mut self, url: &str, tool: Option<&str>) -> Result<(), String> {
+        if self.session.is_none() {
+            self.session = Some(self.open_session(url)?);
+        }
+        let (method, params) = match tool {
+            Some(tool) => ("tools/call", json!({ "name": tool, "arguments": {} })),
+            None => ("ping", json!({})),
+        };
+        let answered = self.post(url, &json!({ "jsonrpc": "2.0", "id": 2, "method": method, "params": params }));
+        let (_, answer) = answered.inspect_err(|_| self.session = None)?;
+        match answer.get("result") {
+            Some(result) if result["isError"] == true => {
+                Err(format!("the call of {} failed: {}", tool.unwrap_or_default(), result["content"][0]["text"]))
+            }
+            Some(_) => Ok(()),
+            None => {
+                self.session = None;
+                Err(format!("it answers {method} with {}", answer["error"]))
+            }
+        }
+    }
+
+    fn open_session(&mut self, url: &str) -> Result<String, String> {
+        let params = json!({
+            "protocolVersion": PROTOCOL,
+            "capabilities": {},
+            "clientInfo": { "name": "seawall-health", "version": env!("CARGO_PKG_VERSION") },
+        });
+        let hello = json!({ "jsonrpc": "2.0", "id": 1, "method": "initialize", "params": params });
+        let (session, answer) = self.post(url, &hello)?;
+        if answer.get("result").is_none() {
+            return Err(format!("it answers initialize with {}", answer["error"]));
+        }
+        // A server without sessions has an empty one.
+        self.session = Some(session.unwrap_or_default());
+        let initialized = json!({ "jsonrpc": "2.0", "method": "notifications/initialized" });
+        let told = self.post(url, &initialized);
+        let session = self.session.take().unwrap_or_default();
+        told.map(|_| session)
+    }
+
+    /// The session that the answer names, and the answer.
+    fn post(&self, url: &str, message: &Value) -> Result<(Option<String>, Value), String> {
+        let mut headers = vec![
+            ("Content-Type", "application/json"),
+            ("Accept", "application/json, text/event-stream"),
+            ("MCP-Protocol-Version", PROTOCOL),
+        ];
+        if let Some(session) = self.session.as_deref().filter(|session| !session.is_empty()) {
+            headers.push(("Mcp-Session-Id", session));
+        }
+        let answer = http::ask(url, &self.headers(&headers), Some(&message.to_string()), self.health.timeout)?;
+        if !(200..300).contains(&answer.status) {
+            return Err(format!("it answers {}", answer.status));
+        }
+        let session = answer.header("mcp-session-id").map(str::to_owned);
+        if message.get("id").is_none() {
+            return Ok((session, Value::Null));
+        }
+        // Either the body is the answer, or an event of the stream has it.
+        let events = answer.body.lines().filter_map(|line| line.strip_prefix("data:"));
+        let candidates = std::iter::once(&*answer.body).chain(events);
+        let found = candidates
+            .filter_map(|text| serde_json::from_str::<Value>(text.trim()).ok())
+            .find(|value| value.get("id") == message.get("id"));
+        Ok((session, found.ok_or("no answer that is MCP")?))
+    }
+}

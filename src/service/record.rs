@@ -1,0 +1,120 @@
+//! Writing down what happened to a service, and telling people what is worth it.
+
+use serde_json::{Map, Value, json};
+
+use super::{
+    alarm::{self, ALERT_WITHIN, News, STORM_WITHIN},
+    moment::Moment,
+    notify::{self, Message},
+    run::Job,
+};
+use crate::{
+    store::{Event, EventRecord, EventType, Ledger, Written},
+    text,
+};
+
+/// How far back crashes may lie to be of one pattern.
+const HISTORY_MS: i64 = 35 * 24 * 3600 * 1000;
+
+pub(super) struct Recorder<'a> {
+    job: &'a Job,
+    ledger: Ledger,
+}
+
+impl<'a> Recorder<'a> {
+    pub(super) fn new(job: &'a Job) -> Self {
+        let aside = job.state.join("services").join("crash.jsonl");
+        Recorder { job, ledger: Ledger::new(job.database.clone(), aside) }
+    }
+
+    /// Moves what an earlier life could not write into the database.
+    pub(super) fn import(&self) {
+        self.ledger.import();
+    }
+
+    /// Writes an event before it returns. Which clocks it was by goes along.
+    pub(super) fn event(&self, event_type: EventType, metadata: Value) {
+        let mut metadata = match metadata {
+            Value::Object(members) => members,
+            _ => Map::new(),
+        };
+        metadata.insert("clock".to_owned(), Moment::now().as_json());
+        let service_name = self.job.name.clone();
+        let event = Event { category: "service", event_type, service_name, metadata: Value::Object(metadata) };
+        if self.ledger.record(event) == Written::Lost {
+            say!("{event_type} of {} could not be recorded", self.job.name);
+        }
+    }
+
+    /// Whether the end of this process is on record although its life is open: whoever
+    /// recorded it was killed before it could close it.
+    pub(super) fn has_end_of(&self, pid: u32, since_ms: i64) -> bool {
+        const ENDS: [&str; 5] = ["service_crash", "service_stop", "crash_inferred", "task_done", "task_failed"];
+        let is_it = |event: &EventRecord| {
+            let metadata: Value = serde_json::from_str(&event.metadata).unwrap_or_default();
+            ENDS.contains(&event.event_type.as_str()) && metadata["pid"] == pid
+        };
+        self.ledger.events(&self.job.name, since_ms).is_ok_and(|events| events.iter().any(is_it))
+    }
+
+    /// Looks at all that is on record, and says what is new about it.
+    pub(super) fn judge(&self) {
+        let now = Moment::now();
+        let Ok(events) = self.ledger.events(&self.job.name, now.wall_ms.saturating_sub(HISTORY_MS)) else { return };
+        let (crashes, told) = alarm::history(&events);
+        for news in alarm::news(&alarm::pattern(&crashes, &now), told) {
+            self.say(news);
+        }
+    }
+
+    fn say(&self, news: News) {
+        let name = &self.job.name;
+        let (event_type, metadata, title, text) = match news {
+            News::Alert { crashes } => (
+                EventType::Alert,
+                json!({ "crashes": crashes, "within_s": ALERT_WITHIN.as_secs() }),
+                format!("{name} keeps crashing"),
+                format!("{name} crashed {crashes} times within {}", text::duration(ALERT_WITHIN)),
+            ),
+            News::Storm { crashes } => (
+                EventType::RestartStorm,
+                json!({ "crashes": crashes, "within_s": STORM_WITHIN.as_secs() }),
+                format!("{name}: restart storm"),
+                format!("{name} crashed {crashes} times within {}", text::duration(STORM_WITHIN)),
+            ),
+            News::Periodic { every } => (
+                EventType::PeriodicRestart,
+                json!({ "every_s": every.as_secs() }),
+                format!("{name} crashes regularly"),
+                format!("{name} crashes every {}", text::duration(every)),
+            ),
+            News::AlertOver => (
+                EventType::AlertOver,
+                json!({ "of": "alert" }),
+                format!("{name} is well again"),
+                format!("{name} has not crashed for {}", text::duration(ALERT_WITHIN)),
+            ),
+            News::PeriodicOver => (
+                EventType::AlertOver,
+                json!({ "of": "periodic_restart" }),
+                format!("{name} is well again"),
+                format!("{name} no longer crashes regularly"),
+            ),
+        };
+        self.tell(event_type, metadata, title, text);
+    }
+
+    /// Records something that people are told of, and tells them: log, event, sinks.
+    pub(super) fn tell(&self, event_type: EventType, metadata: Value, title: String, text: String) {
+        say!("{event_type}: {text}");
+        let json = json!({
+            "type": event_type.name(),
+            "service": self.job.name,
+            "timestamp": Moment::now().wall_ms,
+            "message": text,
+            "details": metadata,
+        });
+        self.event(event_type, metadata);
+        notify::tell(&self.job.sinks, &Message { title, text, json }, &self.job.seawall);
+    }
+}

@@ -1,0 +1,233 @@
+//! One life of a service: started, watched, recorded, and ended as the service ended.
+
+use std::{path::PathBuf, process::Child, time::Duration};
+
+use jiff::{Timestamp, tz::TimeZone};
+use serde_json::json;
+use signal_hook::{
+    consts::{SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2},
+    iterator::Signals,
+};
+
+use super::{
+    child,
+    health::Health,
+    marker::{self, Held, HoldError, How, Life, Marker},
+    moment::{self, Moment},
+    notify::Sink,
+    record::Recorder,
+    schedule::{self, Due, Missed, Schedule},
+};
+use crate::store::{EventType, Settings};
+
+mod life;
+
+use life::Running;
+
+/// What to run, and how to watch it.
+#[derive(Clone, Debug)]
+pub struct Job {
+    pub name: String,
+    /// Program and arguments, at least the program.
+    pub argv: Vec<String>,
+    pub env: Vec<(String, String)>,
+    pub cwd: PathBuf,
+    pub schedule: Option<Schedule>,
+    pub missed: Missed,
+    /// Runs a scheduled one although it is not due.
+    pub now: bool,
+    pub health: Option<Health>,
+    /// The Authorization of probes, for a listener that wants a token.
+    pub bearer: Option<String>,
+    pub growth_per_hour_bytes: Option<u64>,
+    pub max_bytes: Option<u64>,
+    pub sample_every: Duration,
+    pub sinks: Vec<Sink>,
+    pub database: Settings,
+    pub state: PathBuf,
+    /// This program, for what is a process of its own.
+    pub seawall: PathBuf,
+    /// From the signal to stop to the one that cannot be refused.
+    pub stop_within: Duration,
+    /// Why it cannot run at all.
+    pub problem: Option<String>,
+}
+
+/// How this process is to end, so that the supervisor sees what became of the service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    Code(i32),
+    Signal(i32),
+}
+
+/// A gateway has 30 s for its calls and is gone by 40; the supervisor ends all at 45.
+pub const STOP_WITHIN: Duration = Duration::from_secs(42);
+/// A service that ends with this asks to be started again: no crash.
+const RECYCLE_CODE: i32 = 75;
+/// `EX_CONFIG` of sysexits.h.
+const CANNOT_START_CODE: i32 = 78;
+const FORWARDED: [i32; 6] = [SIGTERM, SIGINT, SIGQUIT, SIGHUP, SIGUSR1, SIGUSR2];
+const STOPPING: [i32; 3] = [SIGTERM, SIGINT, SIGQUIT];
+
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    #[error(transparent)]
+    Held(#[from] HoldError),
+    #[error("signals cannot be waited for: {0}")]
+    Signals(#[source] std::io::Error),
+}
+
+/// Runs a service to its end.
+pub fn run(job: &Job) -> Result<Outcome, RunError> {
+    let held = Held::take(&job.state, &job.name)?;
+    // Before the start: a signal in between must not be lost.
+    let signals = Signals::new(FORWARDED.iter().chain([&SIGCHLD])).map_err(RunError::Signals)?;
+    let recorder = Recorder::new(job);
+    recorder.import();
+    let mut marker = held.read();
+    account_for_predecessor(&recorder, &held, &mut marker);
+    if let Some(schedule) = job.schedule
+        && !job.now
+        && !is_due(job, schedule, &recorder, &mut marker)
+    {
+        held.write(&marker);
+        return Ok(Outcome::Code(0));
+    }
+    let attempt = marker.next_attempt();
+    let began = Moment::now();
+    let started = match job.problem.clone().or_else(|| child::cannot_start(job)) {
+        None => child::start(job).map_err(|error| error.to_string()),
+        Some(problem) => Err(problem),
+    };
+    match started {
+        Ok((child, tail)) => {
+            let before = marker.life.take();
+            marker.life = Some(life_of(&child, &began, attempt));
+            held.write(&marker);
+            record_start(&recorder, before.as_ref(), child.id(), attempt, &began);
+            Ok(Running { job, recorder: &recorder, held: &held, attempt, began }.live(child, &tail, marker, signals))
+        }
+        Err(problem) => Ok(cannot_start(&recorder, &held, marker, attempt, &problem)),
+    }
+}
+
+/// A life without an end on record was cut short: by a kill of the wrapper, or by the
+/// machine.
+fn account_for_predecessor(recorder: &Recorder<'_>, held: &Held, marker: &mut Marker) {
+    let Some(life) = marker.life.as_mut().filter(|life| life.end.is_none()) else { return };
+    let now = Moment::now();
+    let is_same_boot = life.boot_id.is_some() && life.boot_id == now.boot;
+    let left_running = child::end_leftover(life, now.boot.as_deref());
+    let duration_ms = u64::try_from(life.seen_ms.saturating_sub(life.started_ms)).unwrap_or(0);
+    let end = marker::End { how: How::Vanished, at_ms: life.seen_ms, duration_ms };
+    if recorder.has_end_of(life.pid, life.started_ms) {
+        life.end = Some(end);
+        return;
+    }
+    recorder.event(
+        EventType::CrashInferred,
+        json!({
+            "exit_code": null,
+            "signal": null,
+            "restart_attempt": life.restart_attempt,
+            "duration_ms": duration_ms,
+            "reason": if is_same_boot { "killed" } else { "power_or_reboot" },
+            "started": life.started_ms,
+            "last_seen": life.seen_ms,
+            "pid": life.pid,
+            "left_running": left_running,
+            "memory_bytes": life.memory_bytes,
+        }),
+    );
+    life.end = Some(end);
+    // At once: this process too may be killed, and a death is not to be told twice.
+    held.write(marker);
+    recorder.judge();
+}
+
+fn is_due(job: &Job, schedule: Schedule, recorder: &Recorder<'_>, marker: &mut Marker) -> bool {
+    let zone = TimeZone::system();
+    let last = marker.settled_ms.and_then(|ms| Timestamp::from_millisecond(ms).ok());
+    let (slot, missed, action) = match schedule::due(schedule, &zone, Timestamp::now(), last, job.missed) {
+        Due::Now { slot: None, .. } => return true,
+        Due::Now { slot: Some(slot), missed } => (slot, missed, "run"),
+        Due::Late { slot, missed } => (slot, missed, "made_up"),
+        Due::Skipped { slot, missed } => (slot, missed, "skipped"),
+        Due::NotBefore(next) => {
+            say!("{} is not due before {}; --now runs it all the same", job.name, zone.to_datetime(next));
+            return false;
+        }
+    };
+    let slot_ms = slot.as_millisecond();
+    // A run that fails is tried again at the next start, and is not missed once more.
+    if missed > 0 && marker.missed_told_ms != Some(slot_ms) {
+        recorder.event(EventType::TaskMissed, json!({ "missed": missed, "slot": slot_ms, "action": action }));
+        marker.missed_told_ms = Some(slot_ms);
+    }
+    if action == "skipped" {
+        marker.settled_ms = Some(slot_ms);
+    }
+    action != "skipped"
+}
+
+fn life_of(child: &Child, began: &Moment, restart_attempt: u32) -> Life {
+    Life {
+        wrapper_pid: std::process::id(),
+        pid: child.id(),
+        began: moment::began(child.id()),
+        boot_id: began.boot.clone(),
+        started_ms: began.wall_ms,
+        uptime_ms: began.uptime_ms,
+        restart_attempt,
+        seen_ms: began.wall_ms,
+        ..Life::default()
+    }
+}
+
+fn record_start(recorder: &Recorder<'_>, before: Option<&Life>, pid: u32, attempt: u32, began: &Moment) {
+    let after = before.and_then(|life| life.end.as_ref()).filter(|end| end.how != How::Stopped);
+    match after {
+        None => recorder.event(EventType::ServiceStart, json!({ "pid": pid, "restart_attempt": attempt })),
+        Some(end) => recorder.event(
+            EventType::ServiceRestart,
+            json!({
+                "pid": pid,
+                "restart_attempt": attempt,
+                "after": end.how,
+                "down_ms": began.wall_ms.saturating_sub(end.at_ms),
+                "planned": end.how == How::Planned,
+            }),
+        ),
+    }
+}
+
+/// A start that fails is a crash: the supervisor tries again and again, and somebody
+/// ought to hear of it.
+fn cannot_start(recorder: &Recorder<'_>, held: &Held, mut marker: Marker, attempt: u32, problem: &str) -> Outcome {
+    say!("{problem}");
+    recorder.event(
+        EventType::ServiceCrash,
+        json!({
+            "exit_code": CANNOT_START_CODE,
+            "signal": null,
+            "restart_attempt": attempt,
+            "duration_ms": 0,
+            "stderr_tail": problem,
+            "planned": false,
+            "reason": "cannot_start",
+        }),
+    );
+    let now = Moment::now();
+    let end = Some(marker::End { how: How::Crashed, at_ms: now.wall_ms, duration_ms: 0 });
+    marker.life = Some(Life {
+        wrapper_pid: std::process::id(),
+        restart_attempt: attempt,
+        started_ms: now.wall_ms,
+        seen_ms: now.wall_ms,
+        end,
+        ..Life::default()
+    });
+    held.write(&marker);
+    recorder.judge();
+    Outcome::Code(CANNOT_START_CODE)
+}

@@ -1,0 +1,179 @@
+//! A life that has begun: waited for, with its signals passed on, and recorded.
+
+use std::{
+    os::unix::process::ExitStatusExt as _,
+    process::{Child, ExitStatus},
+    sync::{Condvar, Mutex},
+    thread,
+    time::Instant,
+};
+
+use rustix::process::Signal;
+use serde_json::{Value, json};
+use signal_hook::{consts::SIGCHLD, iterator::Signals};
+
+use super::{Job, Outcome, RECYCLE_CODE, STOPPING};
+use crate::{
+    service::{
+        child::{self, Tail},
+        marker::{self, Held, How, Marker},
+        moment::Moment,
+        monitor::{self, Shared, State},
+        record::Recorder,
+    },
+    store::EventType,
+};
+
+/// A life that has begun.
+pub(super) struct Running<'a> {
+    pub(super) job: &'a Job,
+    pub(super) recorder: &'a Recorder<'a>,
+    pub(super) held: &'a Held,
+    pub(super) attempt: u32,
+    pub(super) began: Moment,
+}
+
+impl Running<'_> {
+    /// To its end, and how this process is to end then.
+    pub(super) fn live(self, mut child: Child, tail: &Tail, marker: Marker, mut signals: Signals) -> Outcome {
+        let shared = Shared {
+            job: self.job,
+            recorder: self.recorder,
+            held: self.held,
+            pid: child.id(),
+            started: Instant::now(),
+            marker: Mutex::new(marker),
+            state: Mutex::new(State::default()),
+            changed: Condvar::new(),
+        };
+        let status = thread::scope(|scope| {
+            let watching = thread::Builder::new().name("monitor".to_owned());
+            if let Err(error) = watching.spawn_scoped(scope, || monitor::watch(&shared)) {
+                say!("{} runs unwatched: {error}", self.job.name);
+            }
+            let status = wait(&mut child, &mut signals, &shared, || {
+                let ending = thread::Builder::new().name("stop".to_owned());
+                let _ = ending.spawn_scoped(scope, || {
+                    if !shared.ended_within(self.job.stop_within) {
+                        child::kill_group(shared.pid);
+                    }
+                });
+            });
+            // What it started does not outlive it.
+            child::kill_group(shared.pid);
+            self.record_end(&status, tail, &shared);
+            shared.state().ended = true;
+            shared.changed.notify_all();
+            status
+        });
+        self.recorder.judge();
+        outcome(&status)
+    }
+
+    fn record_end(&self, status: &std::io::Result<ExitStatus>, tail: &Tail, shared: &Shared<'_>) {
+        let now = Moment::now();
+        let duration_ms = u64::try_from(now.since(&self.began).as_millis()).unwrap_or(u64::MAX);
+        let (code, signal) = match status {
+            Ok(status) => (status.code(), status.signal()),
+            Err(_) => (None, None),
+        };
+        let State { stopping, hung, .. } = *shared.state();
+        let how = match code {
+            _ if stopping => How::Stopped,
+            _ if hung => How::Hung,
+            Some(0) => How::Stopped,
+            Some(RECYCLE_CODE) => How::Planned,
+            _ => How::Crashed,
+        };
+        let is_failure = matches!(how, How::Crashed | How::Hung);
+        let event_type = match (self.job.schedule, is_failure) {
+            (_, _) if stopping => EventType::ServiceStop,
+            (Some(_), false) => EventType::TaskDone,
+            (Some(_), true) => EventType::TaskFailed,
+            (None, false) => EventType::ServiceStop,
+            (None, true) => EventType::ServiceCrash,
+        };
+        let mut metadata = json!({
+            "exit_code": code,
+            "signal": signal,
+            "restart_attempt": self.attempt,
+            "duration_ms": duration_ms,
+            "stderr_tail": if is_failure { tail.last_words() } else { None },
+            "planned": how == How::Planned,
+            "reason": reason(how, stopping, code),
+            "pid": shared.pid,
+        });
+        if let Ok(status) = status
+            && status.core_dumped()
+        {
+            metadata["core_dumped"] = Value::Bool(true);
+        }
+        self.recorder.event(event_type, metadata);
+        shared.update(|marker| {
+            if self.job.schedule.is_some() && how == How::Stopped && !stopping {
+                marker.settled_ms = Some(self.began.wall_ms);
+            }
+            if let Some(life) = &mut marker.life {
+                life.seen_ms = now.wall_ms;
+                life.end = Some(marker::End { how, at_ms: now.wall_ms, duration_ms });
+            }
+        });
+    }
+}
+
+fn reason(how: How, stopping: bool, code: Option<i32>) -> &'static str {
+    match how {
+        How::Stopped if stopping => "requested",
+        How::Stopped => "finished",
+        How::Planned => "recycle",
+        How::Hung => "hang",
+        How::Crashed | How::Vanished if code.is_some() => "exit",
+        How::Crashed | How::Vanished => "signal",
+    }
+}
+
+/// Waits for the process, and meanwhile passes signals on.
+fn wait(
+    child: &mut Child,
+    signals: &mut Signals,
+    shared: &Shared<'_>,
+    on_stop: impl FnOnce(),
+) -> std::io::Result<ExitStatus> {
+    let mut on_stop = Some(on_stop);
+    // It may have ended before its first signal could be waited for.
+    if let Some(status) = child.try_wait()? {
+        return Ok(status);
+    }
+    for signal in signals.forever() {
+        if signal == SIGCHLD {
+            if let Some(status) = child.try_wait()? {
+                return Ok(status);
+            }
+            continue;
+        }
+        if STOPPING.contains(&signal) {
+            shared.state().stopping = true;
+            if let Some(on_stop) = on_stop.take() {
+                on_stop();
+            }
+        }
+        if let Some(signal) = Signal::from_named_raw(signal) {
+            child::signal(shared.pid, signal);
+        }
+    }
+    child.wait()
+}
+
+fn outcome(status: &std::io::Result<ExitStatus>) -> Outcome {
+    match status {
+        Ok(status) => match (status.code(), status.signal()) {
+            (Some(code), _) => Outcome::Code(code),
+            (None, Some(signal)) => Outcome::Signal(signal),
+            (None, None) => Outcome::Code(1),
+        },
+        Err(error) => {
+            say!("the service could not be waited for: {error}");
+            Outcome::Code(1)
+        }
+    }
+}

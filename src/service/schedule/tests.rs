@@ -1,0 +1,107 @@
+//! Tables: slots around daylight saving, and what a start finds.
+
+use super::*;
+
+fn berlin() -> TimeZone {
+    // The rule itself: no test depends on the machine's zone files.
+    TimeZone::posix("CET-1CEST,M3.5.0,M10.5.0/3").expect("a rule")
+}
+
+fn at(text: &str) -> Timestamp {
+    text.parse().expect("a time")
+}
+
+fn daily(hour: i8, minute: i8) -> Schedule {
+    Schedule::Daily(Time::constant(hour, minute, 0, 0))
+}
+
+fn weekly(hour: i8) -> Schedule {
+    Schedule::Weekly(Weekday::Sunday, Time::constant(hour, 0, 0, 0))
+}
+
+#[test]
+fn slots_are_times_on_the_wall() {
+    // 2026-03-29 02:00 CET leaps to 03:00 CEST; 2026-10-25 03:00 CEST falls to 02:00 CET.
+    for (schedule, now, before, after) in [
+        (daily(3, 30), "2026-01-10T12:00:00Z", "2026-01-10T02:30:00Z", "2026-01-11T02:30:00Z"),
+        (daily(3, 30), "2026-01-10T02:30:00Z", "2026-01-10T02:30:00Z", "2026-01-11T02:30:00Z"),
+        (daily(3, 30), "2026-07-10T01:29:59Z", "2026-07-09T01:30:00Z", "2026-07-10T01:30:00Z"),
+        // A day of 23 hours, and one of 25.
+        (daily(3, 30), "2026-03-29T12:00:00Z", "2026-03-29T01:30:00Z", "2026-03-30T01:30:00Z"),
+        (daily(3, 30), "2026-10-25T12:00:00Z", "2026-10-25T02:30:00Z", "2026-10-26T02:30:00Z"),
+        // 02:30 does not come: the leap itself at 01:00Z stands for it.
+        (daily(2, 30), "2026-03-29T12:00:00Z", "2026-03-29T01:00:00Z", "2026-03-30T00:30:00Z"),
+        (daily(2, 30), "2026-03-29T00:59:59Z", "2026-03-28T01:30:00Z", "2026-03-29T01:00:00Z"),
+        // 02:30 comes twice: the first time counts.
+        (daily(2, 30), "2026-10-25T00:45:00Z", "2026-10-25T00:30:00Z", "2026-10-26T01:30:00Z"),
+        (daily(2, 30), "2026-10-25T01:45:00Z", "2026-10-25T00:30:00Z", "2026-10-26T01:30:00Z"),
+        (weekly(4), "2026-11-24T12:00:00Z", "2026-11-22T03:00:00Z", "2026-11-29T03:00:00Z"),
+        (weekly(4), "2026-11-22T03:00:00Z", "2026-11-22T03:00:00Z", "2026-11-29T03:00:00Z"),
+        (weekly(4), "2026-11-22T02:59:00Z", "2026-11-15T03:00:00Z", "2026-11-22T03:00:00Z"),
+    ] {
+        assert_eq!(slot_before(schedule, &berlin(), at(now)), Some(at(before)), "before {now}");
+        assert_eq!(slot_after(schedule, &berlin(), at(now)), Some(at(after)), "after {now}");
+    }
+}
+
+#[test]
+fn a_start_finds_out_whether_it_is_due() {
+    let slot = at("2026-11-24T02:30:00Z");
+    let next = at("2026-11-25T02:30:00Z");
+    for (now, last_success, expected) in [
+        // On time, and nothing missed.
+        ("2026-11-24T02:30:01Z", Some("2026-11-23T02:30:02Z"), Due::Now { slot: Some(slot), missed: 0 }),
+        // A second start for the same slot: a login, a clock that was set back over it.
+        ("2026-11-24T02:31:00Z", Some("2026-11-24T02:30:02Z"), Due::NotBefore(next)),
+        ("2026-11-24T18:00:00Z", Some("2026-11-24T02:30:02Z"), Due::NotBefore(next)),
+        // Asleep over the slot, woken in the morning.
+        ("2026-11-24T08:00:00Z", Some("2026-11-23T02:30:02Z"), Due::Late { slot, missed: 1 }),
+        // Three days off: one run, and three are said to be missed.
+        ("2026-11-24T08:00:00Z", Some("2026-11-21T02:30:02Z"), Due::Late { slot, missed: 3 }),
+        // Three days off, switched on just in time for the fourth.
+        ("2026-11-24T02:35:00Z", Some("2026-11-20T02:30:02Z"), Due::Now { slot: Some(slot), missed: 3 }),
+        // The first run ever.
+        ("2026-11-24T08:00:00Z", None, Due::Late { slot, missed: 0 }),
+        // A stamp from the future is no reason to wait for it.
+        ("2026-11-24T02:31:00Z", Some("2027-11-24T02:30:00Z"), Due::Now { slot: Some(slot), missed: 0 }),
+    ] {
+        let found = due(daily(3, 30), &berlin(), at(now), last_success.map(at), Missed::Run);
+        assert_eq!(found, expected, "at {now} after {last_success:?}");
+    }
+    let skipped =
+        due(daily(3, 30), &berlin(), at("2026-11-24T08:00:00Z"), Some(at("2026-11-23T02:30:02Z")), Missed::Skip);
+    assert_eq!(skipped, Due::Skipped { slot, missed: 1 });
+}
+
+#[test]
+fn on_the_days_of_daylight_saving_it_runs_exactly_once() {
+    for (schedule, start, days) in [
+        (daily(2, 30), "2026-03-27T00:00:00Z", 5),
+        (daily(2, 30), "2026-10-23T00:00:00Z", 5),
+        (daily(0, 0), "2026-10-23T00:00:00Z", 5),
+    ] {
+        let mut last = Some(at(start));
+        let mut runs = 0;
+        // Started every ten minutes, as no supervisor would: only the due ones count.
+        for minutes in (0..days * 24 * 60).step_by(10) {
+            let now = at(start).checked_add(i64::from(minutes).minutes()).expect("in range");
+            if matches!(due(schedule, &berlin(), now, last, Missed::Run), Due::Now { .. } | Due::Late { .. }) {
+                runs += 1;
+                last = Some(now);
+            }
+        }
+        assert_eq!(runs, days, "{schedule:?} from {start}");
+    }
+}
+
+#[test]
+fn a_pause_is_counted_from_start_to_start() {
+    let every = Schedule::Every(Duration::from_secs(900));
+    let due_at = |now: &str, last: Option<&str>| due(every, &berlin(), at(now), last.map(at), Missed::Run);
+    let now = Due::Now { slot: None, missed: 0 };
+    assert_eq!(due_at("2026-11-24T08:00:00Z", None), now);
+    assert_eq!(due_at("2026-11-24T08:15:00Z", Some("2026-11-24T08:00:05Z")), now);
+    let early = due_at("2026-11-24T08:01:00Z", Some("2026-11-24T08:00:00Z"));
+    assert_eq!(early, Due::NotBefore(at("2026-11-24T08:07:30Z")));
+    assert_eq!(due_at("2026-11-24T07:00:00Z", Some("2026-11-24T08:00:00Z")), now, "the clock was set back");
+}
