@@ -169,6 +169,13 @@ impl Lane {
         let _ = self.state.subscribe().wait_for(|state| matches!(state, State::Stopped)).await;
     }
 
+    /// The same, and no start that was given up on is on its way any more: that is
+    /// known only later, and the end of the gateway does not wait for it.
+    pub(super) async fn vanished(&self) {
+        self.stopped().await;
+        let _turn = self.starting.acquire().await;
+    }
+
     /// Ends it, with all calls that are under way.
     pub(super) async fn end(&self) {
         self.stop.cancel();

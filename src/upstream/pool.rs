@@ -80,7 +80,7 @@ impl Pool {
             let is_unlucky = matches!(&outcome, Err(failure) if failure.class == Class::Draining)
                 && call.trail.instance().is_none()
                 && !self.common.is_closed();
-            if !is_unlucky || tries == LANES_MAX_PER_CALL || timeout_at(deadline, lane.stopped()).await.is_err() {
+            if !is_unlucky || tries == LANES_MAX_PER_CALL || timeout_at(deadline, lane.vanished()).await.is_err() {
                 return outcome;
             }
             self.remove(seat(&call.caller.session), &lane);
@@ -153,7 +153,7 @@ impl Pool {
 }
 
 async fn clear_up(pool: Weak<Pool>, session: u64, lane: Arc<Lane>) {
-    lane.stopped().await;
+    lane.vanished().await;
     if let Some(pool) = pool.upgrade() {
         pool.remove(session, &lane);
     }
