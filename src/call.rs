@@ -8,7 +8,7 @@ use std::{
     fmt,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -113,6 +113,7 @@ pub struct Trail {
     instance: AtomicU64,
     /// Questions of the server that the client has not answered yet.
     open_questions: AtomicU64,
+    timed_out: AtomicBool,
 }
 
 /// A question is open: see [`Trail::asks`].
@@ -139,6 +140,7 @@ impl Trail {
             last_life_us: AtomicU64::new(0),
             instance: AtomicU64::new(0),
             open_questions: AtomicU64::new(0),
+            timed_out: AtomicBool::new(false),
         }
     }
 
@@ -179,6 +181,16 @@ impl Trail {
             0 => None,
             number => Some(number),
         }
+    }
+
+    /// The call is late: what is dropped now is dropped for that reason.
+    pub fn time_out(&self) {
+        self.timed_out.store(true, Ordering::Relaxed);
+    }
+
+    /// Tells a call that took too long from one whose client gave up.
+    pub fn timed_out(&self) -> bool {
+        self.timed_out.load(Ordering::Relaxed)
     }
 }
 

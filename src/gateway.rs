@@ -27,7 +27,7 @@ use crate::{
     route::{self, OfferCache, Router},
     session::Gate,
     store::{Event, EventType, Store},
-    upstream::{Upstream, local::LocalConnector},
+    upstream::{self, Upstream, local::LocalConnector},
     wire::peer::Limits,
 };
 
@@ -275,11 +275,12 @@ impl Gateway {
                     if before[at].entry != entry {
                         changes.push(format!("{}: limits changed", entry.name));
                     }
+                    before[at].upstream.set_lifecycle(connect::lifecycle(&entry, config.gateway.drain));
                     before[at].under(entry)
                 }
                 None => {
                     changes.push(format!("{}: started", entry.name));
-                    self.0.start(entry, config.gateway.max_message_bytes)
+                    self.0.start(entry, &config.gateway)
                 }
             };
             current.served.push(served);
@@ -341,13 +342,17 @@ impl Inner {
         self.current.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn start(&self, entry: Arc<config::Server>, max_message_bytes: usize) -> Served {
+    fn start(&self, entry: Arc<config::Server>, gateway: &config::Gateway) -> Served {
         let fingerprint = connect::fingerprint(&entry);
-        let known = self.cache.load(&entry.name, &fingerprint);
-        let connector = connect::connector(&entry, &self.in_process, max_message_bytes, &self.own, &self.tasks);
-        let audience = Arc::new(self.router.clone());
-        let store = self.store.clone();
-        let upstream = Upstream::start(entry.name.clone(), fingerprint, connector, audience, known, store, &self.tasks);
+        let settings = upstream::Settings {
+            name: entry.name.clone(),
+            known: self.cache.load(&entry.name, &fingerprint),
+            fingerprint,
+            connector: connect::connector(&entry, &self.in_process, gateway.max_message_bytes, &self.own, &self.tasks),
+            lifecycle: connect::lifecycle(&entry, gateway.drain),
+            instances: connect::instances(&entry),
+        };
+        let upstream = Upstream::start(settings, Arc::new(self.router.clone()), self.store.clone(), &self.tasks);
         let keeper: Arc<dyn Keeper> = Arc::new(self.store.clone());
         Served::new(entry, upstream, keeper)
     }

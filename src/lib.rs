@@ -86,6 +86,7 @@ pub mod builtin;
 pub mod process;
 
 pub mod egress;
+
 pub mod sandbox;
 
 // Where failures and events are kept, beside the way.

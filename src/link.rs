@@ -12,7 +12,9 @@ use crate::{
 /// How to reach one server; asked for a new [`Link`] at each start.
 pub trait Connector: Send + Sync + 'static {
     /// `number` is the instance's number, unique within the gateway's run. What the
-    /// server says on its own goes to `inbox`, in wire order.
+    /// server says on its own goes to `inbox`, in wire order. Whoever gave up waiting
+    /// lets it run on for a while and closes what it then brings; dropped after that,
+    /// it must leave no process behind.
     fn connect(&self, number: u64, inbox: Arc<dyn Inbox>) -> BoxFuture<'_, Result<Arc<dyn Link>, StartError>>;
 
     /// The era of its servers, where that is known without asking.

@@ -229,7 +229,7 @@ impl Gate for Router {
             ("notifications/initialized" | "notifications/cancelled", _) => {}
             ("notifications/roots/list_changed", _) | (_, Scope::One(_)) => {
                 for upstream in self.0.in_scope(&session.scope) {
-                    upstream.tell(method.clone(), params.clone());
+                    upstream.tell(session, method.clone(), params.clone());
                 }
             }
             (_, Scope::All) => tracing::debug!(%method, "a notification that is for no one server"),
@@ -250,6 +250,11 @@ impl Gate for Router {
     }
 
     fn close(&self, session: &Arc<Session>) {
-        self.0.leave(session);
+        let unheard = self.0.leave(session);
+        for route in self.0.routes.load().iter() {
+            route.upstream.leave(session);
+            let of_it = unheard.iter().filter(|(server, _)| server == route.upstream.name());
+            of_it.for_each(|(_, uri)| route.upstream.unsubscribe(uri));
+        }
     }
 }

@@ -1,56 +1,65 @@
 //! The servers behind seawall. An [`Upstream`] is the handle of one `[servers.NAME]`:
 //! a service that carries calls to whatever instance is ready.
 //!
-//! One task per server (`reconnect.rs`) owns connection and state. Callers never
-//! start anything: they take the ready instance, or wait for it for a bounded time.
+//! A lane (`lane.rs`) is one process that is kept alive: one task owns connection and
+//! state, and callers never start anything: they take the ready instance, or wait for
+//! it for a bounded time. A server has one lane, or one for each session.
 
 use std::{
     sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        Arc,
+        atomic::{AtomicU64, Ordering},
     },
+    task::{Context, Poll},
     time::Duration,
 };
 
-use arc_swap::ArcSwapOption;
-use tokio::{
-    sync::{Semaphore, mpsc, watch},
-    time::Instant,
-};
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio::time::Instant;
+use tokio_util::task::TaskTracker;
 
 use crate::{
-    call::{Method, Payload, ServerName},
-    era::Era,
+    call::{BoxFuture, Call, CallService, Method, Outcome, Payload, Reply, ServerName},
+    failure::Failure,
     link::Connector,
+    session::Session,
     store::Store,
 };
 
+mod attend;
 mod carry;
+mod common;
+mod drift;
 pub mod handshake;
 mod inflight;
 mod instance;
 mod intake;
 mod ladder;
+mod lane;
+mod launch;
+mod lifecycle;
+mod links;
 pub mod local;
 pub mod offer;
+mod orders;
 mod poison;
+mod pool;
+mod pulse;
 mod reconnect;
+mod renewal;
+mod replay;
 mod rounds;
 mod status;
 pub mod stdio;
 mod subscriptions;
 pub mod url;
 
-use instance::Instance;
+use common::Common;
+use lane::{Lane, Role, State};
+pub use lifecycle::{Instances, Lifecycle, Recycle};
 pub use offer::Offer;
-use poison::Deaths;
+use orders::Order;
+use pool::Pool;
 pub use status::Status;
-
-/// So many calls may wait for one server to become ready; the others are refused.
-const WAITING_MAX_CALLS: usize = 32;
-/// How long a process has to end once its input was closed and it was asked to.
-const STOP_GRACE: Duration = Duration::from_secs(6);
 
 /// What a server says that is about no call: the router listens.
 pub trait Audience: Send + Sync + 'static {
@@ -60,131 +69,100 @@ pub trait Audience: Send + Sync + 'static {
     fn said(&self, server: &ServerName, method: Method, params: Option<Payload>);
 }
 
+/// One server, as it is to be kept.
+pub struct Settings {
+    pub name: ServerName,
+    /// Of its entry in servers.toml.
+    pub fingerprint: String,
+    pub connector: Arc<dyn Connector>,
+    /// What it offered in an earlier run.
+    pub known: Option<Offer>,
+    pub lifecycle: Lifecycle,
+    pub instances: Instances,
+}
+
 /// The handle of one server. Clones are the same server.
 #[derive(Clone)]
-pub struct Upstream(Arc<Shared>);
-
-struct Shared {
-    name: ServerName,
-    fingerprint: String,
-    connector: Arc<dyn Connector>,
-    audience: Arc<dyn Audience>,
-    store: Store,
-    tasks: TaskTracker,
-    began: Instant,
-    /// The ready instance, for the fast way; `state` says why there is none.
-    current: ArcSwapOption<Instance>,
-    state: watch::Sender<State>,
-    offer: ArcSwapOption<Offer>,
-    waiting: Semaphore,
-    orders: mpsc::Sender<Order>,
-    deaths: Mutex<Deaths>,
-    restarts: AtomicU64,
-    /// No new calls.
-    closed: AtomicBool,
-    /// Calls that are still under way are failed as draining.
-    aborted: AtomicBool,
-    stop: CancellationToken,
-    /// The era that the server was last found to be of.
-    era: Mutex<Option<Era>>,
-    /// The most verbose log level that any client asked for.
-    log_level: Mutex<Option<String>>,
+pub struct Upstream {
+    common: Arc<Common>,
+    lanes: Lanes,
 }
 
-/// Where a server is in its life.
-#[derive(Clone, Debug)]
-enum State {
-    Spawning,
-    Handshaking,
-    Ready(Arc<Instance>),
-    Backoff {
-        until: Instant,
-        reason: String,
-    },
-    /// Its cause will not heal by itself: tried again on use, at most every few seconds.
-    Parked {
-        since: Instant,
-        reason: String,
-    },
-    Stopped,
-}
-
-/// What the server's task is asked to do.
-#[derive(Debug)]
-enum Order {
-    /// A parked server is wanted.
-    Wake,
-    /// Its credentials were refused.
-    Park(String),
-    Relist,
-    Restart,
+#[derive(Clone)]
+enum Lanes {
+    One(Arc<Lane>),
+    PerSession(Arc<Pool>),
 }
 
 impl Upstream {
-    /// Starts the server's task. `known` is what it offered in an earlier run;
-    /// `fingerprint` is of its entry in servers.toml.
-    pub fn start(
-        name: ServerName,
-        fingerprint: String,
-        connector: Arc<dyn Connector>,
-        audience: Arc<dyn Audience>,
-        known: Option<Offer>,
-        store: Store,
-        tasks: &TaskTracker,
-    ) -> Self {
-        let (orders, inbox) = mpsc::channel(16);
-        let shared = Arc::new(Shared {
-            name,
-            fingerprint,
-            connector,
-            audience,
-            store,
-            tasks: tasks.clone(),
-            began: Instant::now(),
-            current: ArcSwapOption::empty(),
-            state: watch::Sender::new(State::Spawning),
-            offer: ArcSwapOption::from_pointee(known),
-            waiting: Semaphore::new(WAITING_MAX_CALLS),
-            orders,
-            deaths: Mutex::default(),
-            restarts: AtomicU64::new(0),
-            closed: AtomicBool::new(false),
-            aborted: AtomicBool::new(false),
-            stop: CancellationToken::new(),
-            era: Mutex::default(),
-            log_level: Mutex::default(),
-        });
-        tasks.spawn(reconnect::run(shared.clone(), inbox));
-        Upstream(shared)
+    /// Starts the server, and waits for nothing.
+    pub fn start(settings: Settings, audience: Arc<dyn Audience>, store: Store, tasks: &TaskTracker) -> Self {
+        let instances = settings.instances;
+        let common = Arc::new(Common::new(settings, audience, store, tasks));
+        let lanes = match instances {
+            Instances::Shared => Lanes::One(Lane::start(&common, Role::Everybody)),
+            Instances::PerSession(max) => Lanes::PerSession(Pool::start(&common, max)),
+        };
+        Upstream { common, lanes }
     }
 
     pub fn name(&self) -> &ServerName {
-        &self.0.name
+        &self.common.name
     }
 
     pub fn fingerprint(&self) -> &str {
-        &self.0.fingerprint
+        &self.common.fingerprint
     }
 
     /// What the server offers, as last heard; `None` until its first start succeeded.
     pub fn offer(&self) -> Option<Arc<Offer>> {
-        self.0.offer.load_full()
+        self.common.offer.load_full()
     }
 
     /// When the server's task began its first start.
     pub fn began(&self) -> Instant {
-        self.0.began
+        self.common.began
+    }
+
+    /// Whether each session has an instance of its own.
+    pub fn is_per_session(&self) -> bool {
+        matches!(self.lanes, Lanes::PerSession(_))
+    }
+
+    /// Other rules hold from now on, for the running instances too.
+    pub fn set_lifecycle(&self, lifecycle: Lifecycle) {
+        self.common.lifecycle.send_if_modified(|current| {
+            let is_new = *current != lifecycle;
+            *current = lifecycle;
+            is_new
+        });
+    }
+
+    /// The lane that knows what the server offers.
+    fn catalog_lane(&self) -> &Arc<Lane> {
+        match &self.lanes {
+            Lanes::One(lane) => lane,
+            Lanes::PerSession(pool) => &pool.listing,
+        }
+    }
+
+    /// The lane that has this session's calls, if there is one.
+    fn lane_of(&self, session: &Session) -> Option<Arc<Lane>> {
+        match &self.lanes {
+            Lanes::One(lane) => Some(lane.clone()),
+            Lanes::PerSession(pool) => pool.lane_of(session.number),
+        }
     }
 
     /// Waits until the server's start has ended one way or the other.
     pub async fn settled(&self) {
-        let mut state = self.0.state.subscribe();
+        let mut state = self.catalog_lane().state.subscribe();
         let _ = state.wait_for(|state| !matches!(state, State::Spawning | State::Handshaking)).await;
     }
 
     /// Waits until it is known what the server offers; why not, if it is parked or stopped.
     pub async fn known(&self) -> Result<Arc<Offer>, String> {
-        let mut state = self.0.state.subscribe();
+        let mut state = self.catalog_lane().state.subscribe();
         loop {
             if let Some(offer) = self.offer() {
                 return Ok(offer);
@@ -201,44 +179,62 @@ impl Upstream {
     }
 
     /// A notification of the client's for the server; lost if it is away.
-    pub fn tell(&self, method: Method, params: Option<Payload>) {
-        if let Some(instance) = self.0.current.load_full() {
-            let _ = instance.link.tell(method, params);
+    pub fn tell(&self, session: &Session, method: Method, params: Option<Payload>) {
+        if let Some(lane) = self.lane_of(session) {
+            lane.tell(method, params);
+        }
+    }
+
+    /// The session is over.
+    pub fn leave(&self, session: &Session) {
+        if let Lanes::PerSession(pool) = &self.lanes {
+            pool.leave(session.number);
+        }
+    }
+
+    /// Nobody listens to this resource any more.
+    pub fn unsubscribe(&self, uri: &str) {
+        if let Lanes::One(lane) = &self.lanes {
+            lane.unsubscribe(uri);
         }
     }
 
     /// The most verbose log level that clients want; told to each new instance too.
     pub fn set_log_level(&self, level: &str) {
-        *self.0.log_level.lock().unwrap_or_else(PoisonError::into_inner) = Some(level.to_owned());
-        if let Some(instance) = self.0.current.load_full() {
-            self.0.tasks.spawn(reconnect::replay_log_level(self.0.clone(), instance));
+        self.common.set_log_level(level);
+        match &self.lanes {
+            Lanes::One(lane) => lane.spread_log_level(),
+            Lanes::PerSession(pool) => pool.lanes().iter().for_each(|lane| lane.spread_log_level()),
         }
     }
 
     /// Replaces the running instance; starts a parked or waiting server now.
     pub fn restart(&self) {
-        let _ = self.0.orders.try_send(Order::Restart);
+        match &self.lanes {
+            Lanes::One(lane) => lane.order(Order::Restart),
+            Lanes::PerSession(pool) => pool.restart(),
+        }
     }
 
     /// Refuses new calls from now on.
     pub fn close(&self) {
-        self.0.closed.store(true, Ordering::Relaxed);
+        self.common.close();
     }
 
     /// Waits until no call is under way.
     pub async fn idle(&self) {
-        if let Some(instance) = self.0.current.load_full() {
-            instance.inflight.idle().await;
-        }
+        self.common.calls.close();
+        self.common.calls.wait().await;
     }
 
     /// Ends the server. Calls still under way are failed as draining.
     pub async fn stop(&self) {
         self.close();
-        self.0.aborted.store(true, Ordering::Relaxed);
-        self.0.stop.cancel();
-        let mut state = self.0.state.subscribe();
-        let _ = state.wait_for(|state| matches!(state, State::Stopped)).await;
+        self.common.abort();
+        match &self.lanes {
+            Lanes::One(lane) => lane.end().await,
+            Lanes::PerSession(pool) => pool.end().await,
+        }
     }
 
     /// No new calls, those under way for at most `drain`, then the end.
@@ -249,14 +245,41 @@ impl Upstream {
     }
 
     pub fn status(&self) -> Status {
-        Status::of(&self.0)
+        match &self.lanes {
+            Lanes::One(lane) => Status::of_lane(lane),
+            Lanes::PerSession(pool) => Status::of_pool(pool),
+        }
+    }
+
+    /// What the innermost of a tool's layers calls.
+    pub fn service(&self) -> CallService<Failure> {
+        CallService::new(self.clone())
+    }
+
+    async fn carry(self, call: Call) -> Outcome {
+        // Counted before the look: whoever closes and then waits misses no call.
+        let _under_way = self.common.calls.token();
+        if self.common.is_closed() {
+            return Err(carry::draining());
+        }
+        match &self.lanes {
+            Lanes::One(lane) => carry::carry(lane, &call).await,
+            Lanes::PerSession(pool) => pool.carry(&call).await,
+        }
     }
 }
 
-impl Shared {
-    fn order(&self, order: Order) {
-        // A full queue holds orders enough.
-        let _ = self.orders.try_send(order);
+impl tower::Service<Call> for Upstream {
+    type Response = Reply;
+    type Error = Failure;
+    type Future = BoxFuture<'static, Outcome>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Failure>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, call: Call) -> Self::Future {
+        Box::pin(self.clone().carry(call))
     }
 }
 

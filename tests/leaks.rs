@@ -56,7 +56,7 @@ async fn warmed_up() -> Gateway {
 async fn twenty_deaths_of_a_server_leave_nothing_behind() {
     let gateway = warmed_up().await;
     let before = held(&gateway);
-    assert_eq!(before.children, 1);
+    assert!(before.children >= 1, "the server and what holds its tree together");
     for turn in 0..20 {
         let server = wait_until(SOON, "the server", async || {
             Some(gateway.server("fix")).filter(|server| server["state"] == "ready")

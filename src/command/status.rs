@@ -86,7 +86,7 @@ fn write_servers(out: &mut impl Write, servers: &Value, style: &Style) -> std::i
         let line = line.trim_end();
         match (at, row[1].as_str()) {
             (0, _) => writeln!(out, "{}", style.paint(Colour::Dim, line))?,
-            (_, "ready") => writeln!(out, "{line}")?,
+            (_, "ready" | "idle") => writeln!(out, "{line}")?,
             (_, _) => writeln!(out, "{}", style.paint(Colour::Red, line))?,
         }
         if at > 0 {

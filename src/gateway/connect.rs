@@ -1,6 +1,11 @@
 //! From an entry in servers.toml to the connector that reaches the server.
 
-use std::{collections::HashMap, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use tokio_util::task::TaskTracker;
 
@@ -13,6 +18,7 @@ use crate::{
     sandbox::{Network, Policy},
     store::{Event, EventType, Store},
     upstream::{
+        self, Lifecycle,
         stdio::StdioConnector,
         url::{UrlConnector, UrlSettings},
     },
@@ -92,8 +98,21 @@ pub(super) fn fingerprint(entry: &config::Server) -> String {
         _ => String::new(),
     };
     let env: Vec<_> = entry.env.iter().map(|(name, value)| (name, value.expose())).collect();
-    let reached_by = (&entry.kind, env, secrets, &entry.cwd, &entry.problem);
+    let reached_by = (&entry.kind, env, secrets, &entry.cwd, &entry.problem, entry.instances);
     crate::text::digest(&format!("{reached_by:?}"))
+}
+
+/// What may change without the server being another one.
+pub(super) fn lifecycle(entry: &config::Server, drain: Duration) -> Lifecycle {
+    let config::Recycle { calls, age, memory_bytes } = entry.recycle;
+    Lifecycle { recycle: upstream::Recycle { calls, age, memory_bytes }, idle_stop: entry.idle_stop, drain }
+}
+
+pub(super) fn instances(entry: &config::Server) -> upstream::Instances {
+    match entry.instances {
+        config::Instances::Shared => upstream::Instances::Shared,
+        config::Instances::PerSession(max) => upstream::Instances::PerSession(max),
+    }
 }
 
 /// How a `command` server is started, for trying it without a gateway.
@@ -103,8 +122,8 @@ pub(crate) fn command_of(config: &config::Config, entry: &config::Server) -> Opt
 }
 
 fn command(entry: &config::Server, argv: &[String], sandbox: &Policy, own: &Own) -> Command {
-    let (program, args) =
-        argv.split_first().map(|(program, args)| (program.clone(), args.to_vec())).unwrap_or_default();
+    let (program, args) = argv.split_first().map(|(program, args)| (program.clone(), args)).unwrap_or_default();
+    let args = args.iter().map(|arg| placed(arg, &entry.cwd)).collect();
     let env = entry.env.iter().map(|(name, value)| (name.clone(), value.expose().to_owned())).collect();
     Command {
         program,
@@ -115,6 +134,17 @@ fn command(entry: &config::Server, argv: &[String], sandbox: &Policy, own: &Own)
         sandbox: sandbox.clone(),
         protected: own.protected.clone(),
         ledger: own.ledger.clone(),
+    }
+}
+
+/// An argument that begins like a relative path is one, of the server's folder: a
+/// confined server may have to start in another.
+fn placed(arg: &str, cwd: &Path) -> String {
+    match arg {
+        "." => cwd.to_string_lossy().into_owned(),
+        _ if arg.starts_with("./") => cwd.join(&arg[2..]).to_string_lossy().into_owned(),
+        _ if arg == ".." || arg.starts_with("../") => cwd.join(arg).to_string_lossy().into_owned(),
+        _ => arg.to_owned(),
     }
 }
 

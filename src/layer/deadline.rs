@@ -90,7 +90,7 @@ struct Watch {
 
 impl Watch {
     async fn over(&self, under_way: impl Future<Output = Outcome>) -> Outcome {
-        let Some(first_look) = self.look(self.entered)? else {
+        let Some(first_look) = self.checked(self.entered)? else {
             return under_way.await;
         };
         let mut under_way = pin!(under_way);
@@ -103,11 +103,16 @@ impl Watch {
                 outcome = &mut under_way => return outcome,
                 () = &mut alarm => {}
             }
-            match self.look(Instant::now())? {
+            match self.checked(Instant::now())? {
                 Some(next_look) => alarm.as_mut().reset(next_look),
                 None => return under_way.await,
             }
         }
+    }
+
+    /// The upstream learns why the call's future is dropped after a failure.
+    fn checked(&self, now: Instant) -> Result<Option<Instant>, Failure> {
+        self.look(now).inspect_err(|_| self.trail.time_out())
     }
 
     /// Fails if the call is late; else the earliest moment at which it could be, and

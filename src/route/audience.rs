@@ -105,14 +105,20 @@ impl Inner {
         self.members().filters.get(&session).is_none_or(|changes| changes.contains(&method))
     }
 
-    pub(super) fn leave(&self, session: &Session) {
+    /// Returns the resources that nobody wants to hear of any more.
+    pub(super) fn leave(&self, session: &Session) -> Vec<(ServerName, String)> {
         let mut members = self.members();
         members.sessions.remove(&session.number);
         members.filters.remove(&session.number);
-        members.subscribers.retain(|_, hearers| {
+        let mut unheard = Vec::new();
+        members.subscribers.retain(|resource, hearers| {
             hearers.remove(&session.number);
+            if hearers.is_empty() {
+                unheard.push(resource.clone());
+            }
             !hearers.is_empty()
         });
+        unheard
     }
 
     /// Remembers who wants to hear of a resource; true if the server must be told.

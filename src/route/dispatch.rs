@@ -187,12 +187,14 @@ impl Inner {
         let server = self.owner_of(&request.session.scope, &uri)?;
         let session = request.session.clone();
         let subscribes = request.method.as_str() == "resources/subscribe";
-        let must_tell = if subscribes {
+        let is_news = if subscribes {
             self.subscribe(&session, &server, &uri)
         } else {
             self.unsubscribe(&session, &server, &uri)
         };
-        if !must_tell {
+        // What one session's own instance was told, another's was not.
+        let is_own = self.route(&server).is_some_and(|route| route.upstream.is_per_session());
+        if !is_news && !is_own {
             return Ok(Answer::Result(Payload::literal("{}")));
         }
         let params = request.params();

@@ -1,60 +1,42 @@
-//! Carries one call to the ready instance, and says in typed words how that went.
+//! Carries one call to the ready instance of a lane, and says in typed words how
+//! that went.
 //!
 //! A call is sent at most once, unless its bytes never left, or the config allows
 //! repeating and the tool says that a repetition does no harm.
 
-use std::{
-    sync::{Arc, PoisonError, atomic::Ordering},
-    task::{Context, Poll},
-    time::Duration,
+use std::{sync::Arc, time::Duration};
+
+use futures_util::FutureExt as _;
+use tokio::time::{Instant, timeout, timeout_at};
+
+use super::{
+    instance::Instance,
+    lane::{Lane, State, WAITING_MAX_CALLS},
+    orders::Order,
+    rounds, subscriptions,
 };
-
-use tokio::time::{Instant, timeout_at};
-
-use super::{Order, Shared, State, Upstream, instance::Instance, rounds, subscriptions};
 use crate::{
-    call::{Answer, BoxFuture, Call, CallService, Outcome, Replay, Reply},
+    call::{Answer, Call, Outcome, Replay, Reply},
     failure::{Class, Failure},
-    link::LinkError,
+    link::{Gone, LinkError},
 };
 
-/// A call meets at most so many instances.
-const ATTEMPTS_MAX: u32 = 2;
 /// A parked server is tried again on use, but not more often than this.
 const WAKE_INTERVAL: Duration = Duration::from_secs(5);
+/// An error and the end of its connection are noticed so close to each other.
+const END_NOTICE: Duration = Duration::from_millis(100);
+/// When to come back, where nobody knows.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
 
-impl tower::Service<Call> for Upstream {
-    type Response = Reply;
-    type Error = Failure;
-    type Future = BoxFuture<'static, Outcome>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Failure>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, call: Call) -> Self::Future {
-        Box::pin(carry(self.0.clone(), call))
-    }
+pub(super) async fn carry(lane: &Arc<Lane>, call: &Call) -> Outcome {
+    lane.used();
+    let outcome = lane.carry(call).await;
+    lane.used();
+    outcome
 }
 
-async fn carry(shared: Arc<Shared>, call: Call) -> Outcome {
-    let deadline = Instant::now() + call.patience;
-    let mut attempt = 1;
-    loop {
-        if shared.closed.load(Ordering::Relaxed) {
-            return Err(draining());
-        }
-        let instance = shared.ready_instance(deadline).await?;
-        let error = match shared.put_to(&instance, &call).await {
-            Ok(answer) => return judged(answer),
-            Err(error) => error,
-        };
-        if attempt == ATTEMPTS_MAX || !shared.may_repeat(&call, &error) {
-            return Err(shared.failure_of(error, &instance, &call));
-        }
-        attempt += 1;
-        shared.forget(&instance);
-    }
+pub(super) fn draining() -> Failure {
+    Failure::new(Class::Draining, "seawall or this server is being stopped").retry_after(RETRY_AFTER)
 }
 
 /// An answer of the server leaves as it is, but for errors that say that it is broken.
@@ -68,25 +50,71 @@ fn judged(answer: Answer) -> Outcome {
     }
 }
 
-fn draining() -> Failure {
-    Failure::new(Class::Draining, "seawall or this server is being stopped")
+/// A call that this instance does not answer.
+enum Missed {
+    /// It takes no calls any more; nothing was tried.
+    Sealed,
+    By(LinkError),
 }
 
-impl Shared {
-    async fn put_to(&self, instance: &Arc<Instance>, call: &Call) -> Result<Answer, LinkError> {
-        if let Some(answer) = subscriptions::instead_of(&self.tasks, instance, call) {
-            return Ok(answer);
+impl Lane {
+    async fn carry(self: &Arc<Self>, call: &Call) -> Outcome {
+        let mut deadline = Instant::now() + call.patience;
+        let mut first: Option<Failure> = None;
+        loop {
+            let instance = match self.ready_instance(deadline).await {
+                Ok(instance) => instance,
+                Err(failure) => return Err(the_graver(first, failure)),
+            };
+            let error = match self.put_to(&instance, call).await {
+                Ok(answer) => return judged(answer),
+                Err(Missed::Sealed) => {
+                    self.forget(&instance);
+                    continue;
+                }
+                Err(Missed::By(error)) => error,
+            };
+            let may_repeat = first.is_none() && self.may_repeat(call, &error);
+            let failure = self.failure_of(error, &instance, call);
+            if !self.is_over(&instance, may_repeat).await || !may_repeat {
+                return Err(the_graver(first, failure));
+            }
+            first = Some(failure);
+            deadline = Instant::now() + call.patience;
         }
-        let (admission, params) = instance.inflight.admit(call);
-        let answer = rounds::ask(instance, call, params).await.map(|answer| match admission.lacking() {
+    }
+
+    /// Whether the instance is no more, in which case nobody is sent to it again. A
+    /// connection that is merely full, or refuses, stays.
+    async fn is_over(&self, instance: &Arc<Instance>, may_wait: bool) -> bool {
+        let gone = instance.link.gone();
+        let is_gone = if may_wait { timeout(END_NOTICE, gone).await.is_ok() } else { gone.now_or_never().is_some() };
+        if is_gone {
+            self.forget(instance);
+        }
+        is_gone
+    }
+
+    async fn put_to(self: &Arc<Self>, instance: &Arc<Instance>, call: &Call) -> Result<Answer, Missed> {
+        let Some((admission, params)) = instance.inflight.admit(call) else { return Err(Missed::Sealed) };
+        if self.is_limit(admission.nth) {
+            self.order(Order::Renew(instance.number));
+        }
+        let mut out = Out { lane: self, instance, call, is_over: false };
+        let answer = match subscriptions::instead_of(&self.common.tasks, instance, call) {
+            Some(answer) => Ok(answer),
+            None => rounds::ask(instance, call, params).await,
+        };
+        let answer = answer.map(|answer| match admission.lacking() {
             Some(missing) => rounds::for_want_of(missing, call, answer),
             None => answer,
         });
-        drop(admission);
-        if answer.is_ok() {
-            instance.answers.fetch_add(1, Ordering::Relaxed);
+        out.is_over = true;
+        if let Ok(answer) = &answer {
+            instance.inflight.pulse.answered();
+            self.note_subscription(call, answer, instance);
         }
-        answer
+        answer.map_err(Missed::By)
     }
 
     fn may_repeat(&self, call: &Call, error: &LinkError) -> bool {
@@ -94,38 +122,22 @@ impl Shared {
             (_, Replay::Never) => false,
             (LinkError::NotSent(_) | LinkError::Http { sent: false, .. }, _) => true,
             (LinkError::Lost(_), Replay::Annotated) => {
-                let offer = self.offer.load();
-                let tool = call.tool.as_deref();
+                let offer = self.common.offer.load();
+                let tool = call.tool.as_deref().filter(|_| call.is_tool_call());
                 offer.as_ref().zip(tool).is_some_and(|(offer, tool)| offer.is_repeatable(tool))
             }
             _ => false,
         }
     }
 
-    /// A connection that failed is not offered to the next call.
-    fn forget(&self, instance: &Arc<Instance>) {
-        let current = self.current.load();
-        if current.as_ref().is_some_and(|current| current.number == instance.number) {
-            self.current.compare_and_swap(&*current, None);
-        }
-    }
-
     fn failure_of(&self, error: LinkError, instance: &Instance, call: &Call) -> Failure {
-        if self.aborted.load(Ordering::Relaxed) {
+        if self.common.is_aborted() {
             let failure = draining();
             return if call.trail.instance().is_some() { failure.outcome_unknown() } else { failure };
         }
         match error {
-            LinkError::NotSent(reason) => Failure::new(Class::Unavailable, reason),
-            LinkError::Lost(gone) => {
-                let poison = call.tool.as_ref().is_some_and(|tool| {
-                    self.deaths.lock().unwrap_or_else(PoisonError::into_inner).blame(instance.number, tool)
-                });
-                Failure::new(Class::Lost, gone.reason)
-                    .outcome_unknown()
-                    .poison(poison)
-                    .last_words(gone.exit_status, gone.stderr_tail)
-            }
+            LinkError::NotSent(reason) => Failure::new(Class::Unavailable, reason).retry_after(RETRY_AFTER),
+            LinkError::Lost(gone) => self.lost(gone, instance, call),
             LinkError::Protocol(reason) => Failure::new(Class::Protocol, reason)
                 .outcome_unknown()
                 .last_words(None, instance.link.vitals().stderr_tail),
@@ -135,14 +147,26 @@ impl Shared {
                 if sent { failure.outcome_unknown() } else { failure }
             }
             LinkError::Busy { retry_after } => {
-                let wait = retry_after.unwrap_or(Duration::from_secs(1));
+                let wait = retry_after.unwrap_or(RETRY_AFTER);
                 Failure::new(Class::HttpBusy, "it answered 429 Too Many Requests").retry_after(wait)
             }
             LinkError::Auth(reason) => {
-                self.order(Order::Park(reason.clone()));
+                self.order(Order::Park(instance.number, reason.clone()));
                 Failure::new(Class::Auth, reason)
             }
         }
+    }
+
+    fn lost(&self, gone: Gone, instance: &Instance, call: &Call) -> Failure {
+        let sentence = instance.sentence.get();
+        let is_planned = sentence.is_some_and(|sentence| sentence.is_planned);
+        let reason = sentence.map_or(gone.reason, |sentence| sentence.reason.clone());
+        let is_poison =
+            !is_planned && call.tool.as_ref().is_some_and(|tool| self.common.deaths().blame(instance.number, tool));
+        Failure::new(Class::Lost, reason)
+            .outcome_unknown()
+            .poison(is_poison)
+            .last_words(gone.exit_status, gone.stderr_tail)
     }
 
     /// The instance that is ready, waited for until `deadline` where there is none.
@@ -151,12 +175,13 @@ impl Shared {
             return Ok(instance);
         }
         let Ok(_place) = self.waiting.try_acquire() else {
-            let message = format!("it is not ready and {} calls wait for it already", super::WAITING_MAX_CALLS);
-            return Err(Failure::new(Class::Unavailable, message).retry_after(Duration::from_secs(1)));
+            let message = format!("it is not ready and {WAITING_MAX_CALLS} calls wait for it already");
+            return Err(Failure::new(Class::Unavailable, message).retry_after(RETRY_AFTER));
         };
-        match timeout_at(deadline, self.becomes_ready(deadline)).await {
-            Ok(ready) => ready,
-            Err(_) => Err(self.why_not()),
+        tokio::select! {
+            biased;
+            () = self.stop.cancelled() => Err(draining()),
+            ready = timeout_at(deadline, self.becomes_ready(deadline)) => ready.unwrap_or_else(|_| Err(self.why_not())),
         }
     }
 
@@ -164,8 +189,8 @@ impl Shared {
         let mut state = self.state.subscribe();
         let mut woken = false;
         loop {
-            let current = state.borrow_and_update().clone();
-            match current {
+            let now = state.borrow_and_update().clone();
+            match now {
                 // Ready, but a caller has found its connection broken: the task will, too.
                 State::Ready(instance) => {
                     if let Some(instance) = self.current.load_full().filter(|now| now.number == instance.number) {
@@ -180,6 +205,7 @@ impl Shared {
                     woken = true;
                     self.order(Order::Wake);
                 }
+                State::Idle => self.order(Order::Wake),
                 State::Stopped => return Err(draining()),
                 State::Backoff { .. } | State::Spawning | State::Handshaking => {}
             }
@@ -191,25 +217,47 @@ impl Shared {
 
     /// Why there is no instance, and when to come back.
     fn why_not(&self) -> Failure {
+        let unavailable = |reason: &str| Failure::new(Class::Unavailable, reason);
         let soon = Duration::from_secs(2);
         match &*self.state.borrow() {
-            State::Spawning | State::Handshaking => {
-                Failure::new(Class::Unavailable, "it is still starting").retry_after(soon)
-            }
-            State::Ready(_) => Failure::new(Class::Unavailable, "its connection is being replaced").retry_after(soon),
+            State::Spawning | State::Handshaking | State::Idle => unavailable("it is still starting").retry_after(soon),
+            State::Ready(_) => unavailable("its connection is being replaced").retry_after(soon),
             State::Backoff { until, reason } => {
-                let wait = until.saturating_duration_since(Instant::now()).max(Duration::from_millis(100));
-                Failure::new(Class::Unavailable, reason.clone()).retry_after(wait)
+                let wait = until.saturating_duration_since(Instant::now());
+                unavailable(reason).retry_after(wait.max(Duration::from_millis(100)))
             }
-            State::Parked { reason, .. } => Failure::new(Class::Unavailable, reason.clone()),
+            State::Parked { since, reason } => {
+                let wait = WAKE_INTERVAL.saturating_sub(since.elapsed());
+                unavailable(reason).retry_after(wait.max(RETRY_AFTER))
+            }
             State::Stopped => draining(),
         }
     }
 }
 
-impl Upstream {
-    /// What the innermost of a tool's layers calls.
-    pub fn service(&self) -> CallService<Failure> {
-        CallService::new(self.clone())
+/// Of two attempts at one call, the one to tell: what may have had an effect.
+fn the_graver(first: Option<Failure>, second: Failure) -> Failure {
+    match first {
+        Some(first) if first.outcome_unknown && !second.outcome_unknown => first,
+        _ => second,
+    }
+}
+
+/// A request that is out. Dropped before its end because the call was late, it makes
+/// the instance suspect; because its client gave up, it says nothing.
+struct Out<'a> {
+    lane: &'a Lane,
+    instance: &'a Instance,
+    call: &'a Call,
+    is_over: bool,
+}
+
+impl Drop for Out<'_> {
+    fn drop(&mut self) {
+        let trail = &self.call.trail;
+        let is_late = !self.is_over && trail.timed_out() && trail.instance() == Some(self.instance.number);
+        if is_late && self.instance.inflight.pulse.timed_out() {
+            self.lane.order(Order::Suspect(self.instance.number));
+        }
     }
 }

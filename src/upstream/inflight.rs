@@ -12,6 +12,7 @@ use std::{
 
 use tokio::sync::Notify;
 
+use super::pulse::Pulse;
 use crate::{
     call::{Asking, Back, Call, Caller, Edit, Method, Payload, Trail},
     session::Session,
@@ -19,8 +20,18 @@ use crate::{
 
 #[derive(Debug, Default)]
 pub(super) struct InFlight {
-    calls: Mutex<HashMap<u64, Entry>>,
+    table: Mutex<Table>,
     emptied: Notify,
+    pub(super) pulse: Pulse,
+}
+
+#[derive(Debug, Default)]
+struct Table {
+    calls: HashMap<u64, Entry>,
+    /// Takes no more calls: the instance is on its way out.
+    is_sealed: bool,
+    /// All calls that it ever took.
+    admitted: u64,
 }
 
 #[derive(Debug)]
@@ -40,17 +51,20 @@ struct Entry {
 pub(super) struct Admission {
     table: Arc<InFlight>,
     number: u64,
+    /// The how-manieth call of its instance this is.
+    pub(super) nth: u64,
 }
 
 impl InFlight {
-    fn calls(&self) -> MutexGuard<'_, HashMap<u64, Entry>> {
+    fn table(&self) -> MutexGuard<'_, Table> {
         // Nothing panics while it holds the lock.
-        self.calls.lock().unwrap_or_else(PoisonError::into_inner)
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Enters a call. The params returned carry a progress token of seawall's own where
-    /// the client had set one: tokens of two clients may be the same.
-    pub(super) fn admit(self: &Arc<Self>, call: &Call) -> (Admission, Payload) {
+    /// Enters a call; `None` once it was sealed. The params returned carry a progress
+    /// token of seawall's own where the client had set one: tokens of two clients may
+    /// be the same.
+    pub(super) fn admit(self: &Arc<Self>, call: &Call) -> Option<(Admission, Payload)> {
         static LAST_NUMBER: AtomicU64 = AtomicU64::new(0);
         let number = LAST_NUMBER.fetch_add(1, Ordering::Relaxed) + 1;
         let (token, params) = match own_token(&call.params, number) {
@@ -59,8 +73,33 @@ impl InFlight {
         };
         let entry =
             Entry { caller: call.caller.clone(), trail: call.trail.clone(), token, last_progress: None, lacking: None };
-        self.calls().insert(number, entry);
-        (Admission { table: self.clone(), number }, params)
+        let nth = {
+            let mut table = self.table();
+            if table.is_sealed {
+                return None;
+            }
+            table.calls.insert(number, entry);
+            table.admitted += 1;
+            table.admitted
+        };
+        Some((Admission { table: self.clone(), number, nth }, params))
+    }
+
+    /// From now on no call enters. Those inside go on.
+    pub(super) fn seal(&self) {
+        self.table().is_sealed = true;
+    }
+
+    /// Seals it unless a call is inside; true if it did.
+    pub(super) fn seal_if_idle(&self) -> bool {
+        let mut table = self.table();
+        let is_idle = table.calls.is_empty();
+        table.is_sealed |= is_idle;
+        is_idle
+    }
+
+    pub(super) fn admitted(&self) -> u64 {
+        self.table().admitted
     }
 
     /// Resolves when no call is in hand.
@@ -76,7 +115,7 @@ impl InFlight {
     }
 
     pub(super) fn len(&self) -> usize {
-        self.calls().len()
+        self.table().calls.len()
     }
 
     /// Passes progress on to the call it is for.
@@ -84,11 +123,12 @@ impl InFlight {
         let Some(number) = params.member("progressToken").and_then(|token| token.read::<u64>().ok()) else { return };
         let progress = params.member("progress").and_then(|progress| progress.read::<f64>().ok());
         let (back, token) = {
-            let mut calls = self.calls();
-            let Some(entry) = calls.get_mut(&number) else { return };
+            let mut table = self.table();
+            let Some(entry) = table.calls.get_mut(&number) else { return };
             if progress > entry.last_progress {
                 entry.last_progress = progress;
                 entry.trail.alive();
+                self.pulse.sign();
             }
             let Some(token) = entry.token.clone() else { return };
             (entry.caller.back.clone(), token)
@@ -98,16 +138,16 @@ impl InFlight {
     }
 
     /// A question to this session was refused: its client has not declared `missing`.
-    pub(super) fn lacked(&self, session: u64, missing: Payload) {
-        for entry in self.calls().values_mut().filter(|entry| entry.caller.session.number == session) {
+    pub(super) fn lacked(&self, session: u64, missing: &Payload) {
+        for entry in self.table().calls.values_mut().filter(|entry| entry.caller.session.number == session) {
             entry.lacking.get_or_insert_with(|| missing.clone());
         }
     }
 
     /// Holds the silence clock of this session's calls: the server waits for its client.
     pub(super) fn asking(&self, session: u64) -> Vec<Asking> {
-        let calls = self.calls();
-        let asked = calls.values().filter(|entry| entry.caller.session.number == session);
+        let table = self.table();
+        let asked = table.calls.values().filter(|entry| entry.caller.session.number == session);
         asked.map(|entry| entry.trail.asks()).collect()
     }
 
@@ -116,9 +156,9 @@ impl InFlight {
     /// asked to come back may have forgotten its call: it counts only where there is
     /// no other.
     pub(super) fn sole_client(&self) -> Option<(Arc<Session>, Back)> {
-        let calls = self.calls();
-        let is_anybody_here = calls.values().any(|entry| !entry.caller.back.is_away());
-        let mut entries = calls.values().filter(|entry| !(is_anybody_here && entry.caller.back.is_away()));
+        let table = self.table();
+        let is_anybody_here = table.calls.values().any(|entry| !entry.caller.back.is_away());
+        let mut entries = table.calls.values().filter(|entry| !(is_anybody_here && entry.caller.back.is_away()));
         let first = entries.next()?;
         let mut alone = true;
         for other in entries {
@@ -136,16 +176,16 @@ impl InFlight {
 impl Admission {
     /// What the client should have declared for a question that this call led to.
     pub(super) fn lacking(&self) -> Option<Payload> {
-        self.table.calls().get(&self.number)?.lacking.clone()
+        self.table.table().calls.get(&self.number)?.lacking.clone()
     }
 }
 
 impl Drop for Admission {
     fn drop(&mut self) {
         let is_empty = {
-            let mut calls = self.table.calls();
-            calls.remove(&self.number);
-            calls.is_empty()
+            let mut table = self.table.table();
+            table.calls.remove(&self.number);
+            table.calls.is_empty()
         };
         if is_empty {
             self.table.emptied.notify_waiters();
@@ -203,8 +243,8 @@ mod tests {
     async fn colliding_progress_tokens_stay_apart() {
         let table = Arc::new(InFlight::default());
         let (one, two) = (Arc::new(Heard::default()), Arc::new(Heard::default()));
-        let (_first, _) = table.admit(&call_of(1, &one));
-        let (second, params) = table.admit(&call_of(2, &two));
+        let (_first, _) = table.admit(&call_of(1, &one)).expect("open");
+        let (second, params) = table.admit(&call_of(2, &two)).expect("open");
         assert!(params.as_str().contains(r#""x":1e400"#));
         assert!(!params.as_str().contains("same"));
         let progress = format!(r#"{{"progressToken":{},"progress":1,"message":"m"}}"#, second.number);
@@ -223,23 +263,36 @@ mod tests {
     async fn a_client_that_is_away_makes_way_for_one_that_is_here() {
         let table = Arc::new(InFlight::default());
         let (one, two) = (Arc::new(Heard::default()), Arc::new(Heard::default()));
-        let (_forgotten, _) = table.admit(&call_of(1, &one));
+        let (_forgotten, _) = table.admit(&call_of(1, &one)).expect("open");
         one.1.store(true, Ordering::Relaxed);
         let sole = || table.sole_client().map(|(session, _)| session.number);
         assert_eq!(sole(), Some(1), "there is no other");
-        let (second, _) = table.admit(&call_of(2, &two));
+        let (second, _) = table.admit(&call_of(2, &two)).expect("open");
         assert_eq!(sole(), Some(2));
-        let (_third, _) = table.admit(&call_of(3, &Arc::default()));
+        let (_third, _) = table.admit(&call_of(3, &Arc::default())).expect("open");
         assert_eq!(sole(), None, "two are here");
         drop(second);
         assert_eq!(sole(), Some(3));
+    }
+
+    #[test]
+    fn what_is_sealed_takes_no_more_calls() {
+        let table = Arc::new(InFlight::default());
+        let call = call_of(1, &Arc::default());
+        let (first, _) = table.admit(&call).expect("open");
+        assert!(!table.seal_if_idle());
+        assert_eq!(table.admit(&call).map(|(second, _)| second.nth), Some(2));
+        drop(first);
+        assert!(table.seal_if_idle());
+        assert!(table.admit(&call).is_none());
+        assert_eq!(table.admitted(), 2);
     }
 
     #[tokio::test(start_paused = true)]
     async fn only_progress_that_increases_is_life() {
         let table = Arc::new(InFlight::default());
         let call = call_of(1, &Arc::default());
-        let (admission, _) = table.admit(&call);
+        let (admission, _) = table.admit(&call).expect("open");
         let tell = |progress: &str| {
             let params = format!(r#"{{"progressToken":{},"progress":{progress}}}"#, admission.number);
             table.progress(&Payload::from_json(params).expect("JSON"));

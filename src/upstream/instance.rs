@@ -2,10 +2,7 @@
 
 use std::{
     fmt,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, OnceLock},
     time::Duration,
 };
 
@@ -26,15 +23,33 @@ pub(super) struct Instance {
     pub(super) hello: Payload,
     pub(super) inflight: Arc<InFlight>,
     pub(super) ready_since: Instant,
-    pub(super) answers: AtomicU64,
     /// Of single resources, in the modern era.
     pub(super) streams: Streams,
+    /// Why seawall itself ends it, once it does.
+    pub(super) sentence: OnceLock<Sentence>,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Sentence {
+    /// A clause: "it was replaced by a fresh instance".
+    pub(super) reason: String,
+    /// Nothing was wrong with it: its end is no death.
+    pub(super) is_planned: bool,
 }
 
 impl Instance {
     /// A proven instance's death starts the ladder anew.
     pub(super) fn is_proven(&self) -> bool {
-        self.ready_since.elapsed() >= PROVEN_AFTER || self.answers.load(Ordering::Relaxed) >= PROVEN_ANSWERS
+        self.ready_since.elapsed() >= PROVEN_AFTER || self.inflight.pulse.answers() >= PROVEN_ANSWERS
+    }
+
+    pub(super) fn has(&self, capability: &str) -> bool {
+        self.hello.member("capabilities").is_some_and(|has| has.member(capability).is_some())
+    }
+
+    /// What calls that are cut off by its end are told. The first sentence counts.
+    pub(super) fn condemn(&self, reason: impl Into<String>, is_planned: bool) {
+        let _ = self.sentence.set(Sentence { reason: reason.into(), is_planned });
     }
 }
 

@@ -5,10 +5,15 @@ use std::sync::{Arc, Weak};
 
 use tokio::sync::Semaphore;
 
-use super::{Order, Shared, inflight::InFlight};
+use super::{
+    inflight::InFlight,
+    lane::{Lane, Role},
+    orders::Order,
+};
 use crate::{
-    call::{Answer, Message, Method, Payload},
+    call::{Answer, Back, Message, Method, Payload},
     link::{Answerer, Inbox},
+    session::Session,
     wire::envelope::{METHOD_NOT_FOUND, rpc_error},
 };
 
@@ -16,64 +21,83 @@ use crate::{
 const OPEN_MAX_QUESTIONS: usize = 64;
 
 pub(super) struct Intake {
+    instance: u64,
     inflight: Arc<InFlight>,
     questions: Arc<Semaphore>,
-    /// Weak: the server's task owns the link that owns this.
-    upstream: Weak<Shared>,
+    /// Weak: the lane owns the link that owns this.
+    lane: Weak<Lane>,
 }
 
 impl Intake {
-    pub(super) fn new(inflight: Arc<InFlight>, upstream: &Arc<Shared>) -> Self {
+    pub(super) fn new(instance: u64, inflight: Arc<InFlight>, lane: &Arc<Lane>) -> Self {
         let questions = Arc::new(Semaphore::new(OPEN_MAX_QUESTIONS));
-        Intake { inflight, questions, upstream: Arc::downgrade(upstream) }
+        Intake { instance, inflight, questions, lane: Arc::downgrade(lane) }
     }
 
-    fn notification(&self, upstream: &Shared, method: Method, params: Option<Payload>) {
-        match method.as_str() {
-            "notifications/progress" => {
+    fn notification(&self, lane: &Lane, method: Method, params: Option<Payload>) {
+        let common = &lane.common;
+        match (method.as_str(), self.client(lane)) {
+            ("notifications/progress", _) => {
                 if let Some(params) = params {
                     self.inflight.progress(&params);
                 }
             }
-            "notifications/tools/list_changed"
-            | "notifications/prompts/list_changed"
-            | "notifications/resources/list_changed" => upstream.order(Order::Relist),
-            "notifications/resources/updated" => upstream.audience.said(&upstream.name, method, params),
+            (
+                "notifications/tools/list_changed"
+                | "notifications/prompts/list_changed"
+                | "notifications/resources/list_changed",
+                _,
+            ) => lane.order(Order::Relist(self.instance)),
             // The end of a question of its own: whoever answers it now answers in vain.
-            "notifications/cancelled" => {}
-            _ => match self.inflight.sole_client() {
-                Some((session, back)) if session.wants(&method, params.as_ref()) => back.tell(method, params),
-                Some(_) => {}
-                None if self.inflight.len() == 0 => upstream.audience.said(&upstream.name, method, params),
-                // Calls of several clients are in hand: telling all would be telling
-                // one client about another's call.
-                None => tracing::debug!(server = %upstream.name, %method, "a notification that is for no one client"),
-            },
+            ("notifications/cancelled", _) => {}
+            // Whoever has subscribed hears it, in whatever call it came.
+            ("notifications/resources/updated", _) if lane.is_listed() => {
+                common.audience.said(&common.name, method, params);
+            }
+            (_, Some((session, back))) => {
+                if session.wants(&method, params.as_ref()) {
+                    back.tell(method, params);
+                }
+            }
+            (_, None) if self.inflight.len() == 0 => common.audience.said(&common.name, method, params),
+            // Calls of several clients are in hand: telling all would be telling
+            // one client about another's call.
+            (_, None) => tracing::debug!(server = %common.name, %method, "a notification that is for no one client"),
         }
     }
 
-    fn question(&self, upstream: &Shared, method: Method, params: Option<Payload>, answerer: Answerer) {
+    /// The one client that this can be about: that of all calls in hand, or the one that
+    /// has the instance to itself.
+    fn client(&self, lane: &Lane) -> Option<(Arc<Session>, Back)> {
+        let owner = match &lane.role {
+            Role::Session { session, .. } => session.as_ref().map(|session| (session.clone(), session.back.clone())),
+            Role::Everybody | Role::Listing => None,
+        };
+        self.inflight.sole_client().or(owner)
+    }
+
+    fn question(&self, lane: &Lane, method: Method, params: Option<Payload>, answerer: Answerer) {
         if method.as_str() == "ping" {
             return answerer.answer(Answer::Result(Payload::literal("{}")));
         }
         let refuse = |answerer: Answerer, why: &'static str| {
             answerer.answer(Answer::Error(rpc_error(METHOD_NOT_FOUND, why)));
         };
-        let Some((session, back)) = self.inflight.sole_client() else {
+        let Some((session, back)) = self.client(lane) else {
             return refuse(
                 answerer,
                 "seawall cannot tell which client this question is for: it has no call in hand, or calls of several clients",
             );
         };
         if let Some(missing) = session.lacks(method.as_str(), params.as_ref()) {
-            self.inflight.lacked(session.number, missing);
+            self.inflight.lacked(session.number, &missing);
             return refuse(answerer, "the client behind this call has not declared that it answers such questions");
         }
         let Ok(permit) = self.questions.clone().try_acquire_owned() else {
             return refuse(answerer, "too many questions are open already");
         };
         let asking = self.inflight.asking(session.number);
-        upstream.tasks.spawn(async move {
+        lane.common.tasks.spawn(async move {
             answerer.answer(back.ask(method, params).await);
             drop((permit, asking));
         });
@@ -82,11 +106,11 @@ impl Intake {
 
 impl Inbox for Intake {
     fn on(&self, message: Message, answerer: Option<Answerer>) {
-        let Some(upstream) = self.upstream.upgrade() else { return };
+        let Some(lane) = self.lane.upgrade() else { return };
         match (message, answerer) {
-            (Message::Notification { method, params }, _) => self.notification(&upstream, method, params),
+            (Message::Notification { method, params }, _) => self.notification(&lane, method, params),
             (Message::Request { method, params, .. }, Some(answerer)) => {
-                self.question(&upstream, method, params, answerer);
+                self.question(&lane, method, params, answerer);
             }
             (Message::Request { .. }, None) => {}
         }

@@ -14,7 +14,9 @@ pub(super) struct Deaths(VecDeque<(u64, HashSet<ToolName>)>);
 impl Deaths {
     /// Instance `number` has died; may be said more than once.
     pub(super) fn note(&mut self, number: u64) {
-        if !self.0.iter().any(|(known, _)| *known == number) {
+        // Numbers grow: one that is older than all that are kept has been forgotten.
+        let forgotten = self.0.len() == DEATHS_TO_CONVICT && self.0.front().is_some_and(|(oldest, _)| number < *oldest);
+        if !forgotten && !self.0.iter().any(|(known, _)| *known == number) {
             self.0.push_back((number, HashSet::new()));
             while self.0.len() > DEATHS_TO_CONVICT {
                 self.0.pop_front();

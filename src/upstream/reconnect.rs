@@ -1,4 +1,4 @@
-//! The task that owns one server: starts it, notices its end, starts it again.
+//! The task that owns one lane: starts an instance, notices its end, starts the next.
 //!
 //! Single flight: nobody else ever starts anything. A ready instance that had proven
 //! itself is replaced at once; each start that fails, and each instance that dies
@@ -6,277 +6,251 @@
 //! itself is parked and tried again on use.
 
 use std::{
+    future::pending,
     ops::ControlFlow,
-    sync::{Arc, PoisonError, atomic::AtomicU64, atomic::Ordering},
+    panic::AssertUnwindSafe,
+    sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
-use tokio::{
-    sync::mpsc,
-    time::{Instant, sleep, sleep_until, timeout},
-};
+use futures_util::FutureExt as _;
+use tokio::time::{Instant, sleep, sleep_until};
 
 use super::{
-    Order, STOP_GRACE, Shared, State, handshake, inflight::InFlight, instance::Instance, intake::Intake,
-    ladder::Ladder, next_instance_number, offer::Offer, subscriptions,
+    attend::Care,
+    instance::Instance,
+    ladder::Ladder,
+    lane::{Lane, Role, STOP_GRACE, State},
+    launch::{self, Fresh, Until},
+    orders::Order,
+    renewal::Renewal,
 };
 use crate::{
-    call::{BoxFuture, Method, Payload, Trail},
-    era::Era,
-    link::{Gone, Link, StartError},
-    store::{Event, EventType},
+    link::{Gone, StartError},
+    store::EventType,
 };
 
-/// Reading all lists of a server may take so long.
-const LISTING_TIMEOUT: Duration = Duration::from_secs(30);
-/// Bursts of list_changed are merged into one reading.
-const LISTING_DELAY: Duration = Duration::from_millis(100);
+/// A process that answers nothing any more is not asked politely for long.
+const HUNG_GRACE: Duration = Duration::from_secs(2);
+/// The lists of a server without a lasting instance are read at most so often.
+const LISTING_INTERVAL: Duration = Duration::from_secs(5);
+/// After a bug of ours in this task.
+const PANIC_PAUSE: Duration = Duration::from_secs(1);
 
-pub(super) async fn run(shared: Arc<Shared>, orders: mpsc::Receiver<Order>) {
-    let stop = shared.stop.clone();
-    let mut task = Reconnect { shared: shared.clone(), orders, ladder: Ladder::default(), link: None };
-    tokio::select! {
-        biased;
-        () = stop.cancelled() => {}
-        () = task.live() => {}
+/// Runs until the lane is stopped, or has no more use.
+pub(super) async fn run(lane: Arc<Lane>) {
+    loop {
+        let mut task = Reconnect::of(&lane);
+        let lived = tokio::select! {
+            biased;
+            () = lane.stop.cancelled() => Ok(()),
+            lived = AssertUnwindSafe(task.live()).catch_unwind() => lived,
+        };
+        drop(task);
+        lane.current.store(None);
+        if lived.is_ok() {
+            break;
+        }
+        // Nobody else would start this server ever again.
+        tracing::error!(server = %lane.common.name, "its task panicked and is started anew");
+        lane.links.close_all_but(None, STOP_GRACE).await;
+        let _ = lane.stop.run_until_cancelled(sleep(PANIC_PAUSE)).await;
     }
-    task.close_link(STOP_GRACE).await;
-    shared.set(State::Stopped);
+    lane.links.close_all_but(None, STOP_GRACE).await;
+    lane.set(State::Stopped);
 }
 
-struct Reconnect {
-    shared: Arc<Shared>,
-    orders: mpsc::Receiver<Order>,
-    ladder: Ladder,
-    /// Whatever was started last, to be ended before anything else is started.
-    link: Option<Arc<dyn Link>>,
+pub(super) struct Reconnect {
+    pub(super) lane: Arc<Lane>,
+    pub(super) ladder: Ladder,
+    pub(super) renewal: Renewal,
+    /// Why it was parked last, until it is ready again: said once.
+    parked: Option<String>,
 }
 
-/// Why an instance is no more.
-enum End {
+/// Why an instance serves no more.
+pub(super) enum End {
     Died(Gone),
-    Restart,
+    Hung,
     Parked(String),
+    /// Nobody needs it.
+    Idle,
+    /// Somebody wants it replaced, and it must end before another can start.
+    Restart,
 }
+
+/// Whether the lane goes on.
+type Flow = ControlFlow<()>;
 
 impl Reconnect {
-    /// Lives until dropped.
+    fn of(lane: &Arc<Lane>) -> Self {
+        Reconnect { lane: lane.clone(), ladder: Ladder::default(), renewal: Renewal::default(), parked: None }
+    }
+
     async fn live(&mut self) {
         loop {
-            let end = match self.begin().await {
-                Ok(instance) => (self.attend(&instance).await, Some(instance)),
-                Err(StartError::Permanent(reason)) => (End::Parked(reason), None),
+            let flow = match self.begin().await {
+                Ok(care) => {
+                    let (end, instance) = self.attend(care).await;
+                    self.lane.current.store(None);
+                    // Whoever still holds it looks for another one.
+                    instance.inflight.seal();
+                    self.bury(end, &instance).await
+                }
+                Err(StartError::Permanent(reason)) => self.park(reason).await,
                 Err(StartError::Refused(reason)) => {
-                    self.shared.event(EventType::SandboxRefused, serde_json::json!({ "reason": reason }));
-                    (End::Parked(reason), None)
+                    let metadata = serde_json::json!({ "reason": reason });
+                    self.lane.common.event(EventType::SandboxRefused, metadata);
+                    self.park(reason).await
                 }
-                Err(StartError::Transient(reason)) => (End::Died(Gone::because(reason)), None),
+                Err(StartError::Transient(reason)) => self.mourn(Gone::because(reason), None, STOP_GRACE).await,
             };
-            self.shared.current.store(None);
-            match end {
-                (End::Parked(reason), _) => self.park(reason).await,
-                (End::Died(gone), instance) => self.mourn(gone, instance).await,
-                (End::Restart, _) => {
-                    self.ladder.reset();
-                    self.shared.set(State::Spawning);
-                    self.close_link(STOP_GRACE).await;
-                }
-            }
-            self.shared.restarts.fetch_add(1, Ordering::Relaxed);
-        }
-    }
-
-    /// Starts an instance and makes it the current one.
-    async fn begin(&mut self) -> Result<Arc<Instance>, StartError> {
-        self.close_link(STOP_GRACE).await;
-        self.shared.set(State::Spawning);
-        let began = Instant::now();
-        let number = next_instance_number();
-        let inflight = Arc::new(InFlight::default());
-        let inbox = Arc::new(Intake::new(inflight.clone(), &self.shared));
-        let link = timeout(handshake::TIMEOUT, self.shared.connector.connect(number, inbox))
-            .await
-            .unwrap_or_else(|_| Err(StartError::Transient("it could not be reached in time".to_owned())))?;
-        self.link = Some(link.clone());
-        self.shared.set(State::Handshaking);
-        let (era, hello) = self.greet(&*link).await?;
-        if self.shared.offer.load().is_none() {
-            let offer =
-                read_offer(link.clone(), (era, hello.clone()), Duration::ZERO).await.map_err(StartError::Transient)?;
-            self.shared.learn(offer);
-        }
-        let instance = Arc::new(Instance {
-            number,
-            link,
-            era,
-            hello,
-            inflight,
-            ready_since: Instant::now(),
-            answers: AtomicU64::new(0),
-            streams: Default::default(),
-        });
-        self.shared.current.store(Some(instance.clone()));
-        self.shared.set(State::Ready(instance.clone()));
-        self.shared.tell_ready(&instance, began.elapsed());
-        replay_log_level(self.shared.clone(), instance.clone()).await;
-        Ok(instance)
-    }
-
-    /// In the era that it was last found to be of, if any.
-    async fn greet(&self, link: &dyn Link) -> Result<(Era, Payload), StartError> {
-        let remember = |era| *self.shared.era.lock().unwrap_or_else(PoisonError::into_inner) = Some(era);
-        let remembered = *self.shared.era.lock().unwrap_or_else(PoisonError::into_inner);
-        match handshake::greet(link, remembered.or_else(|| self.shared.connector.era())).await {
-            Ok((era, hello)) => {
-                remember(era);
-                Ok((era, hello))
-            }
-            Err(broken) => {
-                if broken.at_probe {
-                    remember(Era::Legacy);
-                }
-                Err(broken.error)
-            }
-        }
-    }
-
-    /// Attends to a ready instance until it ends.
-    async fn attend(&mut self, instance: &Arc<Instance>) -> End {
-        // What is known may be of an earlier instance, or of an earlier run.
-        let mut listing = Some(self.listing(instance, Duration::ZERO));
-        let listening = std::pin::pin!(subscriptions::list_changes(instance.clone()));
-        let mut listening = listening;
-        let mut list_again = false;
-        loop {
-            tokio::select! {
-                gone = instance.link.gone() => return End::Died(gone),
-                () = listening.as_mut() => {}
-                read = async { listing.as_mut().expect("guarded").await }, if listing.is_some() => {
-                    match read {
-                        Ok(offer) => self.shared.learn(offer),
-                        Err(reason) => tracing::warn!(server = %self.shared.name, "its lists could not be read: {reason}"),
-                    }
-                    listing = std::mem::take(&mut list_again).then(|| self.listing(instance, LISTING_DELAY));
-                }
-                Some(order) = self.orders.recv() => match order {
-                    Order::Restart => return End::Restart,
-                    Order::Park(reason) => return End::Parked(reason),
-                    Order::Relist if listing.is_some() => list_again = true,
-                    Order::Relist => listing = Some(self.listing(instance, LISTING_DELAY)),
-                    Order::Wake => {}
-                },
-            }
-        }
-    }
-
-    fn listing(&self, instance: &Instance, delay: Duration) -> BoxFuture<'static, Result<Offer, String>> {
-        Box::pin(read_offer(instance.link.clone(), (instance.era, instance.hello.clone()), delay))
-    }
-
-    /// An instance has died, or could not be started: wait as the ladder says.
-    async fn mourn(&mut self, gone: Gone, instance: Option<Arc<Instance>>) {
-        if let Some(instance) = &instance {
-            self.shared.deaths.lock().unwrap_or_else(PoisonError::into_inner).note(instance.number);
-        }
-        let proven = instance.as_ref().is_some_and(|instance| instance.is_proven());
-        let delay = if proven {
-            self.ladder.reset();
-            Duration::ZERO
-        } else {
-            self.ladder.climb()
-        };
-        self.shared.tell_down(&gone, instance.as_deref(), self.ladder.rung(), delay);
-        if delay.is_zero() {
-            return;
-        }
-        let until = Instant::now() + delay;
-        self.shared.set(State::Backoff { until, reason: gone.reason });
-        self.wait(Some(until)).await;
-    }
-
-    /// The cause will not heal by itself: wait until somebody asks.
-    async fn park(&mut self, reason: String) {
-        tracing::warn!(server = %self.shared.name, "parked: {reason}");
-        self.shared.event(EventType::ServerParked, serde_json::json!({ "reason": reason }));
-        self.close_link(STOP_GRACE).await;
-        self.shared.set(State::Parked { since: Instant::now(), reason });
-        self.wait(None).await;
-    }
-
-    /// Waits for the time, or for an order that makes waiting pointless.
-    async fn wait(&mut self, until: Option<Instant>) {
-        loop {
-            let time = async {
-                match until {
-                    Some(until) => sleep_until(until).await,
-                    None => std::future::pending().await,
-                }
-            };
-            let flow = tokio::select! {
-                            () = time => ControlFlow::Break(()),
-                            order = self.orders.recv() => match order {
-                                Some(Order::Restart) => {
-             self.ladder.reset();
-             ControlFlow::Break(())
-            }
-                                Some(Order::Wake) if until.is_none() => ControlFlow::Break(()),
-                                _ => ControlFlow::Continue(()),
-                            },
-                        };
             if flow.is_break() {
                 return;
             }
         }
     }
 
-    async fn close_link(&mut self, grace: Duration) {
-        if let Some(link) = &self.link {
-            link.close(grace).await;
+    /// Starts an instance and makes it the current one.
+    async fn begin(&mut self) -> Result<Care, StartError> {
+        let lane = self.lane.clone();
+        lane.orders.start_begins();
+        lane.set(State::Spawning);
+        let fresh = match self.renewal.take_launch() {
+            // It was to replace the one that has ended meanwhile.
+            Some(launch) => launch.await?,
+            None => {
+                let connected = launch::connect(&lane).await?;
+                lane.set(State::Handshaking);
+                launch::greet(&lane, connected, Until::Known).await?
+            }
+        };
+        self.parked = None;
+        Ok(self.serve_with(fresh))
+    }
+
+    /// Puts an instance in service.
+    pub(super) fn serve_with(&mut self, fresh: Fresh) -> Care {
+        let Fresh { instance, offer, took } = fresh;
+        let is_listed = offer.is_some();
+        if let Some(offer) = offer {
+            self.lane.common.learn(offer);
         }
-        self.link = None;
-    }
-}
-
-async fn read_offer(link: Arc<dyn Link>, (era, hello): (Era, Payload), delay: Duration) -> Result<Offer, String> {
-    sleep(delay).await;
-    let waited = crate::text::duration(LISTING_TIMEOUT);
-    timeout(LISTING_TIMEOUT, Offer::read(&*link, era, hello))
-        .await
-        .unwrap_or_else(|_| Err(format!("its lists could not be read within {waited}")))
-}
-
-/// Tells a new instance the log level that clients want.
-pub(super) async fn replay_log_level(shared: Arc<Shared>, instance: Arc<Instance>) {
-    let level = shared.log_level.lock().unwrap_or_else(PoisonError::into_inner).clone();
-    let Some(level) = level else { return };
-    // In the modern era each request says its own.
-    let logs = instance.era == Era::Legacy
-        && instance.hello.member("capabilities").is_some_and(|has| has.member("logging").is_some());
-    if logs {
-        let params = Payload::of(&serde_json::json!({ "level": level }));
-        let ask = instance.link.ask(Method::of("logging/setLevel"), Some(params), Arc::new(Trail::new()));
-        let _ = timeout(Duration::from_secs(5), ask).await;
-    }
-}
-
-impl Shared {
-    pub(super) fn set(&self, state: State) {
-        self.state.send_replace(state);
+        self.lane.install(&instance);
+        self.tell_ready(&instance, took);
+        Care::of(&self.lane, instance, is_listed)
     }
 
-    fn learn(&self, offer: Offer) {
-        let known = self.offer.load();
-        if known.as_deref() == Some(&offer) {
-            return;
+    async fn bury(&mut self, end: End, instance: &Arc<Instance>) -> Flow {
+        match end {
+            End::Died(gone) => self.mourn(gone, Some(instance), STOP_GRACE).await,
+            End::Hung => {
+                instance.condemn("it hung: calls timed out, and a ping got no answer", false);
+                self.mourn(Gone::because("hung"), Some(instance), HUNG_GRACE).await
+            }
+            End::Parked(reason) => self.park(reason).await,
+            End::Idle => self.rest(instance).await,
+            End::Restart => {
+                instance.condemn("it was restarted", true);
+                self.ladder.reset();
+                self.lane.set(State::Spawning);
+                self.lane.links.close_all_but(self.renewal.draining(), STOP_GRACE).await;
+                Flow::Continue(())
+            }
         }
-        self.offer.store(Some(Arc::new(offer)));
-        self.audience.offer_changed(&self.name);
+    }
+
+    /// An instance has died, or could not be started: wait as the ladder says.
+    async fn mourn(&mut self, gone: Gone, instance: Option<&Arc<Instance>>, grace: Duration) -> Flow {
+        let lane = self.lane.clone();
+        if let Some(instance) = instance {
+            lane.common.deaths().note(instance.number);
+        }
+        let is_proven = instance.is_some_and(|instance| instance.is_proven());
+        let delay = if is_proven {
+            self.ladder.reset();
+            Duration::ZERO
+        } else {
+            let delay = self.ladder.climb();
+            // Its replacement is under way: nothing is gained by waiting.
+            if self.renewal.is_launching() { Duration::ZERO } else { delay }
+        };
+        lane.common.restarts.fetch_add(1, Ordering::Relaxed);
+        self.tell_down(&gone, instance.map(|instance| &**instance), delay);
+        let until = Instant::now() + delay;
+        let is_pause = !delay.is_zero();
+        lane.set(if is_pause { State::Backoff { until, reason: gone.reason } } else { State::Spawning });
+        match instance {
+            Some(instance) => lane.links.close(instance.number, grace).await,
+            None => lane.links.close_all_but(self.renewal.draining(), grace).await,
+        }
+        if is_pause { self.wait(Some(until)).await } else { Flow::Continue(()) }
+    }
+
+    /// The cause will not heal by itself: wait until somebody asks.
+    async fn park(&mut self, reason: String) -> Flow {
+        let lane = self.lane.clone();
+        if self.parked.as_ref() != Some(&reason) {
+            tracing::warn!(server = %lane.common.name, "parked: {reason}");
+            lane.common.event(EventType::ServerParked, serde_json::json!({ "reason": reason }));
+            self.parked = Some(reason.clone());
+        }
+        lane.common.restarts.fetch_add(1, Ordering::Relaxed);
+        lane.set(State::Parked { since: Instant::now(), reason });
+        drop(self.renewal.take_launch());
+        lane.links.close_all_but(self.renewal.draining(), STOP_GRACE).await;
+        self.wait(None).await
+    }
+
+    /// Nobody needs it: wait until somebody does.
+    async fn rest(&mut self, instance: &Arc<Instance>) -> Flow {
+        let lane = self.lane.clone();
+        // Its session has it to itself: the next call makes a lane of its own.
+        if matches!(lane.role, Role::Session { .. }) {
+            return Flow::Break(());
+        }
+        tracing::debug!(server = %lane.common.name, instance = instance.number, "idle, and stopped until it is wanted");
+        instance.condemn("it was stopped because nobody used it", true);
+        lane.set(State::Idle);
+        // Whatever it was to be replaced for, there is nothing to replace.
+        drop(self.renewal.take_launch());
+        lane.links.close_all_but(self.renewal.draining(), STOP_GRACE).await;
+        let flow = self.wait(None).await;
+        if matches!(lane.role, Role::Listing) {
+            sleep_until(instance.ready_since + LISTING_INTERVAL).await;
+        }
+        flow
+    }
+
+    /// Waits for the time, or for an order that makes waiting pointless.
+    async fn wait(&mut self, until: Option<Instant>) -> Flow {
+        loop {
+            let time = async {
+                match until {
+                    Some(until) => sleep_until(until).await,
+                    None => pending().await,
+                }
+            };
+            tokio::select! {
+                () = time => return Flow::Continue(()),
+                () = self.lane.abandoned() => return Flow::Break(()),
+                order = self.lane.orders.next() => match order {
+                    Order::Restart => {
+                        self.ladder.reset();
+                        return Flow::Continue(());
+                    }
+                    Order::Wake if until.is_none() => return Flow::Continue(()),
+                    _ => {}
+                },
+            }
+        }
     }
 
     fn tell_ready(&self, instance: &Instance, took: Duration) {
+        let common = &self.lane.common;
         let pid = instance.link.vitals().pid;
-        tracing::info!(server = %self.name, instance = instance.number, pid, "ready after {}", crate::text::duration(took));
-        self.event(
+        tracing::info!(server = %common.name, instance = instance.number, pid, "ready after {}", crate::text::duration(took));
+        common.event(
             EventType::ServerReady,
             serde_json::json!({
                 "instance": instance.number,
@@ -287,10 +261,12 @@ impl Shared {
         );
     }
 
-    fn tell_down(&self, gone: &Gone, instance: Option<&Instance>, attempt: u32, delay: Duration) {
+    fn tell_down(&self, gone: &Gone, instance: Option<&Instance>, delay: Duration) {
+        let common = &self.lane.common;
         let reason = crate::text::quote(&gone.reason, 300);
-        tracing::warn!(server = %self.name, attempt, "down: {reason}; next start in {}", crate::text::duration(delay));
-        self.event(
+        let attempt = self.ladder.rung();
+        tracing::warn!(server = %common.name, attempt, "down: {reason}; next start in {}", crate::text::duration(delay));
+        common.event(
             EventType::ServerDown,
             serde_json::json!({
                 "instance": instance.map(|instance| instance.number),
@@ -302,8 +278,20 @@ impl Shared {
             }),
         );
     }
+}
 
-    fn event(&self, event_type: EventType, metadata: serde_json::Value) {
-        self.store.event(Event { category: "server", event_type, service_name: self.name.to_string(), metadata });
+impl Lane {
+    /// Resolves when a lane of one session has not been used for long.
+    async fn abandoned(&self) {
+        let Some(idle) = self.idle_stop().filter(|_| matches!(self.role, Role::Session { .. })) else {
+            return pending().await;
+        };
+        loop {
+            let due = self.last_use() + idle;
+            if due <= Instant::now() {
+                return;
+            }
+            sleep_until(due).await;
+        }
     }
 }

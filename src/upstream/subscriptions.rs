@@ -71,7 +71,7 @@ impl Streams {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn open(&self, tasks: &TaskTracker, instance: &Arc<Instance>, uri: String) {
+    pub(super) fn open(&self, tasks: &TaskTracker, instance: &Arc<Instance>, uri: String) {
         let mut open = self.streams();
         if open.contains_key(&uri) || open.len() >= STREAMS_MAX {
             return;
@@ -91,7 +91,7 @@ impl Streams {
         open.insert(uri, task.abort_handle());
     }
 
-    fn close(&self, uri: &str) {
+    pub(super) fn close(&self, uri: &str) {
         if let Some(stream) = self.streams().remove(uri) {
             stream.abort();
         }
