@@ -169,6 +169,32 @@ async fn the_environment_has_what_was_named_and_a_private_home() {
     }
 }
 
+/// Without a file system of its own a server has a folder on the machine's.
+#[tokio::test]
+async fn a_private_folder_is_gone_with_its_server_and_with_a_killed_gateway() {
+    let poor = Machine { has_namespaces: false, ..here() };
+    let wrapper = poor.wrapper();
+    let words: Vec<&str> = wrapper.iter().map(String::as_str).collect();
+    for kill in [false, true] {
+        let mut gateway = Launch::new(&confined("fix", "\"standard\"")).through(&words).start().await;
+        let client = gateway.client("/mcp/fix").await;
+        let told = client.call_tool("environment", json!({})).await;
+        let told: serde_json::Value = serde_json::from_str(text_of(&told)).unwrap();
+        let home = std::path::PathBuf::from(told["env"]["HOME"].as_str().unwrap());
+        assert!(home.is_dir() && home.parent() != Some("/".as_ref()), "{told}");
+        let wrote = client.call_tool("write", json!({"path": home.join("file"), "text": "x"})).await;
+        assert_eq!(text_of(&wrote), "written");
+        if kill {
+            gateway.kill();
+        } else {
+            gateway.stop();
+        }
+        let private = home.parent().unwrap();
+        let gone = async || (!private.exists()).then_some(());
+        support::wait_until(std::time::Duration::from_secs(10), "the folder to be gone", gone).await;
+    }
+}
+
 /// Many processes, none of them over the limit of one.
 #[tokio::test]
 async fn a_tree_that_uses_more_memory_than_it_may_is_ended_and_why_is_told() {

@@ -22,6 +22,7 @@ use crate::{
 /// and says what held. Exits with 1 where servers of the default profile would be
 /// refused.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  seawall doctor\n  seawall doctor --json")]
 pub struct Args {
     /// Everything, as JSON
     #[arg(long)]

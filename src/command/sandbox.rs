@@ -28,8 +28,10 @@ pub struct Args {
 #[derive(Debug, clap::Subcommand)]
 enum What {
     /// What a server may touch, and what of that this machine really enforces
+    #[command(after_help = "Example: seawall sandbox show files")]
     Show { name: String },
     /// Run a command as a server is run; without NAME under the standard profile
+    #[command(after_help = "Example: seawall sandbox run files -- ls -la")]
     Run {
         #[arg(value_name = "NAME")]
         name: Option<String>,

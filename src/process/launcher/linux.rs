@@ -6,7 +6,7 @@ use std::{
         fd::{AsFd as _, OwnedFd},
         unix::{net::UnixStream, process::ExitStatusExt as _},
     },
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::ExitStatus,
     time::{Duration, Instant},
 };
@@ -58,13 +58,18 @@ pub(super) fn run(order: Order, control: &UnixStream) -> LaunchError {
     let _ = rustix::thread::set_name(c"seawall-launch");
     let started = match start(&order) {
         Ok(started) => started,
-        Err(error) => return error,
+        Err(error) => {
+            remove(&order.plan.private);
+            return error;
+        }
     };
     program::forget_input_and_output();
     let report = sandbox::report(&order.plan, started.tier, started.missing);
     let answer = Answer::Started { pid: started.number.unsigned_abs(), report };
     if super::send_line(control, &answer, &started.listeners).is_err() {
+        // The gateway has thought better of it, or is gone.
         tree::end_all();
+        remove(&order.plan.private);
         std::process::exit(1);
     }
     drop(started.listeners);
@@ -260,14 +265,19 @@ impl Supervisor {
             rustix::process::waitpid(Some(self.child), WaitOptions::empty()).ok().flatten().map(|(_, status)| status)
         });
         tree::end_all();
-        if !self.private.as_os_str().is_empty() {
-            let _ = std::fs::remove_dir_all(&self.private);
-        }
+        remove(&self.private);
         let told = self.outcome.as_ref().and_then(|outcome| {
             let mut raw = [0; 4];
             matches!(rustix::io::read(outcome.as_fd(), &mut raw), Ok(4)).then(|| i32::from_ne_bytes(raw))
         });
         end_like(ExitStatus::from_raw(told.or(status.map(WaitStatus::as_raw)).unwrap_or(1 << 8)))
+    }
+}
+
+/// A private folder, of which there may be none.
+fn remove(folder: &Path) {
+    if !folder.as_os_str().is_empty() {
+        let _ = std::fs::remove_dir_all(folder);
     }
 }
 
