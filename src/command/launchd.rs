@@ -43,6 +43,7 @@ pub struct Args {
 #[derive(Debug, Subcommand)]
 enum Action {
     /// Print the property lists, or write them into a folder
+    #[command(after_help = "Example: seawall launchd render --out ./units")]
     Render {
         #[command(flatten)]
         options: Options,
@@ -51,6 +52,7 @@ enum Action {
         out: Option<PathBuf>,
     },
     /// Say what is wrong with property lists: these files, or those of servers.toml
+    #[command(after_help = "Example: seawall launchd lint --strict")]
     Lint {
         /// Files ending in .plist, or names of services
         #[arg(value_name = "FILE|NAME")]
@@ -59,11 +61,13 @@ enum Action {
         options: LintOptions,
     },
     /// Compare what is installed with what servers.toml says; exits with 1 where they differ
+    #[command(after_help = "Example: seawall launchd diff")]
     Diff {
         #[command(flatten)]
         options: Options,
     },
     /// Install and start them; what is there already and unchanged is left alone
+    #[command(after_help = "Example: seawall launchd install --dry-run")]
     Install {
         #[command(flatten)]
         options: Options,
@@ -75,6 +79,7 @@ enum Action {
         restart: bool,
     },
     /// Stop and remove them
+    #[command(after_help = "Example: seawall launchd uninstall emit-server")]
     Uninstall {
         #[command(flatten)]
         options: Options,
@@ -83,6 +88,7 @@ enum Action {
         dry_run: bool,
     },
     /// Show what launchd says of each
+    #[command(after_help = "Example: seawall launchd status")]
     Status {
         #[command(flatten)]
         options: Options,

@@ -41,6 +41,7 @@ pub struct Args {
 #[derive(Debug, Subcommand)]
 enum Action {
     /// Print the units, or write them into a folder
+    #[command(after_help = "Example: seawall systemd render --out ./units")]
     Render {
         #[command(flatten)]
         options: Options,
@@ -49,6 +50,7 @@ enum Action {
         out: Option<PathBuf>,
     },
     /// Say what is wrong with the units, by systemd's own `systemd-analyze verify` too
+    #[command(after_help = "Example: seawall systemd lint --strict")]
     Lint {
         #[command(flatten)]
         options: Options,
@@ -57,11 +59,13 @@ enum Action {
         strict: bool,
     },
     /// Compare what is installed with what servers.toml says; exits with 1 where they differ
+    #[command(after_help = "Example: seawall systemd diff")]
     Diff {
         #[command(flatten)]
         options: Options,
     },
     /// Install and start them; what is there already and unchanged is left alone
+    #[command(after_help = "Example: seawall systemd install --dry-run")]
     Install {
         #[command(flatten)]
         options: Options,
@@ -73,6 +77,7 @@ enum Action {
         restart: bool,
     },
     /// Stop and remove them
+    #[command(after_help = "Example: seawall systemd uninstall emit-server")]
     Uninstall {
         #[command(flatten)]
         options: Options,
@@ -81,6 +86,7 @@ enum Action {
         dry_run: bool,
     },
     /// Show what systemd says of each
+    #[command(after_help = "Example: seawall systemd status")]
     Status {
         #[command(flatten)]
         options: Options,
