@@ -73,7 +73,7 @@ fn breaker(entry: &Entry<'_>, above: Option<&breaker::Settings>) -> Option<break
 }
 
 fn rate_limit(entry: &Entry<'_>, above: Option<&rate_limit::Settings>) -> Option<rate_limit::Settings> {
-    const MOST: u32 = 1_000_000;
+    const MOST: u32 = 1_000_000_000;
     let built_in = Policy::default().rate_limit;
     let above = above.or(built_in.as_ref())?;
     entry.table("write something like { per_minute = 6000, burst = 1000 }, or \"off\"", |table| rate_limit::Settings {

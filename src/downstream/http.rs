@@ -50,8 +50,9 @@ const MCP_SESSION_ID: HeaderName = HeaderName::from_static("mcp-session-id");
 const MCP_PROTOCOL_VERSION: HeaderName = HeaderName::from_static("mcp-protocol-version");
 
 const CONNECTIONS_MAX: usize = 4096;
-/// The head of a request must have arrived by then.
-const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+/// The head of a request must have arrived by then. The clock runs while a kept
+/// connection is idle too: longer than clients keep theirs, or they would meet closed ones.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(120);
 /// Answers that were given as the gateway ended have so long to reach their clients.
 const LAST_WORDS_TIMEOUT: Duration = Duration::from_millis(500);
 const SWEEP_INTERVAL: Duration = Duration::from_secs(60);

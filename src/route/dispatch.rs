@@ -86,8 +86,10 @@ impl Inner {
     fn by_public_name(&self, request: Request, name: &str) -> Result<(Stack, Call), Refusal> {
         let catalog = self.catalog.load();
         if let Some((shelf, item)) = catalog.tool(name) {
-            let tool = ToolName::from(item.own.clone());
-            let Some(stack) = shelf.stacks.get(&tool).cloned() else { return Err(self.no_such_tool(name)) };
+            let Some((tool, stack)) = shelf.stacks.get_key_value(&*item.own) else {
+                return Err(self.no_such_tool(name));
+            };
+            let (tool, stack) = (tool.clone(), stack.clone());
             let params = request.params().edit(&[("name", Edit::Set(Payload::of(&*item.own)))]);
             return Ok((stack, request.into_call(shelf.server.clone(), Some(tool), params)));
         }
@@ -103,19 +105,20 @@ impl Inner {
     }
 
     fn by_own_name(&self, request: Request, server: ServerName, name: &str) -> Result<(Stack, Call), Refusal> {
-        let route = self.route(&server).ok_or_else(|| no_such_server(&server))?;
-        let tool = ToolName::from(name);
         let params = request.params();
         let catalog = self.catalog.load();
-        let stack = match catalog.shelf(&server) {
-            Some(shelf) => match shelf.stacks.get(&tool) {
-                Some(stack) => stack.clone(),
-                // Switched off in servers.toml, though the server has it.
-                None if shelf.offer.tool(name).is_some() => return Err(self.no_such_tool(name)),
-                // The list may be old; the server knows best. No state is made for it.
-                None => route.stack,
-            },
-            None => route.stack,
+        let shelf = catalog.shelf(&server);
+        let listed = shelf.and_then(|shelf| shelf.stacks.get_key_value(name));
+        let (tool, stack) = match (listed, shelf) {
+            (Some((tool, stack)), _) => (tool.clone(), stack.clone()),
+            // Switched off in servers.toml, though the server has it.
+            (None, Some(shelf)) if shelf.offer.tool(name).is_some() => return Err(self.no_such_tool(name)),
+            // The list may be old, or not be there yet; the server knows best. No state is
+            // made for it.
+            (None, _) => {
+                let route = self.route(&server).ok_or_else(|| no_such_server(&server))?;
+                (ToolName::from(name), route.stack)
+            }
         };
         Ok((stack, request.into_call(server, Some(tool), params)))
     }
