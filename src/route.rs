@@ -192,7 +192,14 @@ impl Inner {
                 }
             });
         }
-        self.catalog.store(Arc::new(Catalog::of(shelves)));
+        let catalog = Catalog::of(shelves);
+        for (uri, first, second) in catalog.shared.iter().filter(|shared| !before.shared.contains(shared)) {
+            let uri = crate::text::quote(uri, 200);
+            tracing::warn!(
+                "resource {uri} is offered by \"{first}\" and by \"{second}\": at /mcp the first one answers"
+            );
+        }
+        self.catalog.store(Arc::new(catalog));
         self.changed.notify_one();
     }
 }

@@ -211,3 +211,15 @@ async fn a_second_signal_ends_it_at_once_and_takes_the_servers_along() {
     assert!(left.is_some(), "a child has survived");
     assert!(!gateway.folder.file(".seawall/control.sock").exists(), "the control socket is left");
 }
+
+#[tokio::test]
+async fn a_hangup_reads_servers_toml_again_and_ends_nothing() {
+    let gateway = Gateway::start(&fixture("fix", &[])).await;
+    gateway.server_is_ready("fix").await;
+    let client = gateway.client("/mcp/fix").await;
+    gateway.signal(Signal::HUP);
+    let taken = poll(Duration::from_secs(15), || gateway.log.has("servers.toml was taken").then_some(()));
+    assert!(taken.is_some(), "servers.toml was not read again");
+    let reply = client.call_tool("echo", json!({})).await;
+    assert_eq!(reply["result"]["content"][0]["text"], "{}");
+}

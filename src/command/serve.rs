@@ -3,7 +3,10 @@
 use std::{net::SocketAddr, path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
-use tokio::net::TcpListener;
+use tokio::{
+    net::TcpListener,
+    signal::unix::{SignalKind, signal},
+};
 
 use super::{block_on, greeting, load_config, told_to_stop};
 use crate::{
@@ -57,8 +60,10 @@ async fn serve(reloader: Reloader, config: crate::config::Config) -> anyhow::Res
     gateway.serve_http(listener);
     let reloader = Arc::new(reloader);
     gateway.spawn_to_the_end(control::serve(socket, gateway.clone(), reloader.clone()));
-    gateway.spawn(reloader.watch(gateway.clone()));
+    gateway.spawn(reloader.clone().watch(gateway.clone()));
     gateway.spawn(greeting::greet(gateway.clone(), address));
+
+    gateway.spawn(reload_on_hangup(reloader, gateway.clone()));
 
     told_to_stop().await?;
     eprintln!(
@@ -75,4 +80,13 @@ async fn serve(reloader: Reloader, config: crate::config::Config) -> anyhow::Res
     }
     eprintln!("seawall: not finished: {}", unfinished.join(", "));
     Ok(1)
+}
+
+/// SIGHUP means what it means to other daemons; unheard, it would end the process.
+async fn reload_on_hangup(reloader: Arc<Reloader>, gateway: Gateway) {
+    let Ok(mut hangup) = signal(SignalKind::hangup()) else { return };
+    while hangup.recv().await.is_some() {
+        // What is wrong with it is logged and shown in `status`.
+        let _ = reloader.reload(&gateway);
+    }
 }

@@ -18,7 +18,9 @@ use crate::{
 const DROPPED: [&str; 5] = ["initialize", "ping", "logging/setLevel", "resources/subscribe", "resources/unsubscribe"];
 
 /// Who asks, for the length of one request; or the JSON-RPC error that is due.
-pub(super) fn visitor(scope: Scope, params: &Payload, back: Back) -> Result<Arc<Session>, Payload> {
+/// `number` is the same for requests that are certainly of one client: then a question
+/// that their server asks in mid-call may go to any of them.
+pub(super) fn visitor(number: u64, scope: Scope, params: &Payload, back: Back) -> Result<Arc<Session>, Payload> {
     let meta = params.member("_meta").unwrap_or(Payload::literal("{}"));
     let version = meta.text(era::PROTOCOL_VERSION).ok_or_else(|| missing(era::PROTOCOL_VERSION))?;
     let capabilities = meta.member(era::CLIENT_CAPABILITIES).ok_or_else(|| missing(era::CLIENT_CAPABILITIES))?;
@@ -41,7 +43,7 @@ pub(super) fn visitor(scope: Scope, params: &Payload, back: Back) -> Result<Arc<
     }
     let client_info = meta.member(era::CLIENT_INFO).unwrap_or(Payload::literal("{}"));
     Ok(Arc::new(Session {
-        number: Session::next_number(),
+        number,
         scope,
         era: Era::Modern,
         client: Session::client_name(&client_info).into(),

@@ -55,6 +55,7 @@ pub async fn serve<R, W>(
         scope,
         opening: Arc::default(),
         running: Mutex::default(),
+        visitor: Session::next_number(),
         rounds: Arc::default(),
         calls: calls.clone(),
     });
@@ -88,6 +89,8 @@ struct Front {
     scope: Scope,
     opening: Arc<watch::Sender<Opening>>,
     running: Mutex<HashMap<Payload, AbortHandle>>,
+    /// The number of its requests of the modern era, which have no session.
+    visitor: u64,
     rounds: Arc<Rounds>,
     calls: TaskTracker,
 }
@@ -136,6 +139,7 @@ impl Front {
         if let Some(params) = params.as_ref().filter(|params| era::is_modern(Some(params))) {
             let request = modern::Request { id: id.clone(), method, params: params.clone() };
             let client = modern::Client {
+                visitor: self.visitor,
                 gate: self.gate.clone(),
                 rounds: self.rounds.clone(),
                 peer: peer.clone(),

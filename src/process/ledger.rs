@@ -195,6 +195,11 @@ mod tests {
         let ledger = Ledger::in_folder(folder.path());
         let mut child =
             std::process::Command::new("sleep").arg("60").env(MARK_VARIABLE, "a-mark").spawn().expect("sleep is there");
+        // The kernel shows a new program's environment a moment after it has begun.
+        let until = std::time::Instant::now() + std::time::Duration::from_secs(10);
+        while marked("a-mark").is_empty() && std::time::Instant::now() < until {
+            std::thread::yield_now();
+        }
         let dead = Named { pid: u32::MAX - 1, start: 1 };
         let note = Note { mark: "a-mark".to_owned(), launcher: dead.clone(), owner: dead, boot: boot() };
         ledger.write(&ledger.0.join("a-mark"), &note).expect("written");

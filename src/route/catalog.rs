@@ -21,6 +21,8 @@ pub(super) struct Catalog {
     tools: HashMap<Arc<str>, (usize, usize)>,
     prompts: HashMap<Arc<str>, (usize, usize)>,
     resources: HashMap<Arc<str>, usize>,
+    /// Resources of two servers: the URI, the one that answers at `/mcp`, the other.
+    pub(super) shared: Vec<(Arc<str>, ServerName, ServerName)>,
 }
 
 /// The four lists of MCP.
@@ -86,12 +88,8 @@ impl Catalog {
             for resource in &shelf.resources {
                 let owner = *catalog.resources.entry(resource.own.clone()).or_insert(at);
                 if owner != at {
-                    tracing::warn!(
-                        "resource {} is offered by \"{}\" and by \"{}\": at /mcp the first one answers",
-                        crate::text::quote(&resource.own, 200),
-                        shelves[owner].server,
-                        shelf.server,
-                    );
+                    let (first, second) = (shelves[owner].server.clone(), shelf.server.clone());
+                    catalog.shared.push((resource.own.clone(), first, second));
                 }
             }
         }

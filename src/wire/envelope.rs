@@ -154,9 +154,13 @@ impl Parts {
         Parts { head, body: Some(body), tail: b"}" }
     }
 
-    /// An error that answers no id, because none could be read.
+    /// An error that answers no id, because none could be read. MCP leaves the member
+    /// out where plain JSON-RPC writes null.
     pub fn error_without_id(error: Payload) -> Self {
-        Self::response(&Payload::literal("null"), Answer::Error(error))
+        let mut head = BytesMut::with_capacity(32);
+        put_start(&mut head);
+        head.put_slice(b",\"error\":");
+        Parts { head, body: Some(error), tail: b"}" }
     }
 
     pub fn len(&self) -> usize {

@@ -82,7 +82,7 @@ fn admit(
     {
         return Err(stateless::unsupported(unknown));
     }
-    let admitted = stateless::visitor(scope.clone(), &request.params, Arc::new(round.clone()));
+    let admitted = stateless::visitor(Session::next_number(), scope.clone(), &request.params, Arc::new(round.clone()));
     match &admitted {
         Err(error) if error.error_code() != Some(era::UNSUPPORTED_VERSION) => return Err(error.clone()),
         _ => {}

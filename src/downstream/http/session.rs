@@ -176,10 +176,12 @@ impl Sessions {
         session.inspect(|session| session.seen())
     }
 
-    /// False if there are too many; sessions that are idle make room.
+    /// False if there are too many; sessions that are idle make room, and if none has been
+    /// so for long, the one that was idle longest.
     pub(super) fn insert(&self, session: Arc<HttpSession>, gate: &dyn Gate) -> bool {
         if self.0.read().unwrap_or_else(PoisonError::into_inner).len() >= SESSIONS_MAX {
             self.sweep(IDLE_MIN, gate);
+            self.make_room(gate);
         }
         let mut sessions = self.0.write().unwrap_or_else(PoisonError::into_inner);
         if sessions.len() >= SESSIONS_MAX {
@@ -209,6 +211,19 @@ impl Sessions {
             sessions.values().filter(|session| session.idle() >= max_idle).map(|session| session.id.clone()).collect();
         drop(sessions);
         for id in silent {
+            self.remove(&id, gate);
+        }
+    }
+
+    fn make_room(&self, gate: &dyn Gate) {
+        let sessions = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        if sessions.len() < SESSIONS_MAX {
+            return;
+        }
+        let idlest = sessions.values().max_by_key(|session| session.idle()).filter(|session| !session.idle().is_zero());
+        let idlest = idlest.map(|session| session.id.clone());
+        drop(sessions);
+        if let Some(id) = idlest {
             self.remove(&id, gate);
         }
     }

@@ -24,6 +24,8 @@ pub(super) struct Request {
 
 /// Who asked, and what a call of theirs needs.
 pub(super) struct Client {
+    /// One client is at the other end of a byte stream, whatever it asks at once.
+    pub(super) visitor: u64,
     pub(super) gate: Arc<dyn Gate>,
     pub(super) rounds: Arc<Rounds>,
     pub(super) peer: Peer,
@@ -32,10 +34,10 @@ pub(super) struct Client {
 
 /// Answers one request. Dropping the future cancels it.
 pub(super) async fn answer(client: Client, scope: Scope, request: Request) {
-    let Client { gate, rounds, peer, calls } = client;
+    let Client { visitor, gate, rounds, peer, calls } = client;
     let Request { id, method, params } = request;
     let round = Round::default();
-    let session = match stateless::visitor(scope.clone(), &params, Arc::new(round.clone())) {
+    let session = match stateless::visitor(visitor, scope.clone(), &params, Arc::new(round.clone())) {
         Ok(session) => session,
         Err(error) => return respond(&peer, &id, Answer::Error(error)).await,
     };
