@@ -14,7 +14,10 @@ use std::{
 
 use futures_util::future::join_all;
 use rmcp::ServerHandler;
-use tokio::{net::TcpListener, time::timeout};
+use tokio::{
+    net::TcpListener,
+    time::{timeout, timeout_at},
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
@@ -44,6 +47,7 @@ use served::Served;
 pub use status::Status;
 
 /// The store has so long to write what it holds.
+const FIRST_START_WAIT: Duration = Duration::from_secs(30);
 const STORE_CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
 /// Tasks that are told to end have so long to do so.
 const TASKS_END_TIMEOUT: Duration = Duration::from_secs(2);
@@ -235,6 +239,17 @@ impl Gateway {
     /// All servers, in the order of servers.toml.
     pub fn upstreams(&self) -> Vec<Upstream> {
         self.0.current().served.iter().map(|one| one.upstream.clone()).collect()
+    }
+
+    /// Waits for the first start of one server, or of all, where nobody knows yet what it
+    /// offers; not for long, and not for later ones.
+    pub async fn first_starts(&self, only: Option<&str>) {
+        let upstreams = self.upstreams();
+        let starting = upstreams
+            .iter()
+            .filter(|upstream| upstream.offer().is_none() && only.is_none_or(|only| &**upstream.name() == only));
+        let settled = starting.map(|upstream| timeout_at(upstream.began() + FIRST_START_WAIT, upstream.settled()));
+        join_all(settled).await;
     }
 
     /// Waits until every server's first start has ended, one way or the other.

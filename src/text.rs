@@ -35,7 +35,7 @@ pub fn harmless(text: &str) -> String {
 }
 
 /// Characters that move the cursor, change colours, hide or reorder text.
-fn is_unsafe(c: char) -> bool {
+pub(crate) fn is_unsafe(c: char) -> bool {
     c.is_control()
         || matches!(c,
             '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}'

@@ -32,6 +32,12 @@ pub fn run(args: Args, config: Option<PathBuf>) -> anyhow::Result<ExitCode> {
         Box::pin(async move { Ok(serde_json::value::to_raw_value(&control::list_tools(&gateway).await)?) })
     })?;
     let mut tools: Vec<ToolLine> = serde_json::from_str(listing.get())?;
+    let is_known = wanted.as_ref().is_none_or(|server| tools.iter().any(|tool| tool.server == *server));
+    anyhow::ensure!(
+        is_known,
+        "there is no server {:?} with tools; `seawall status` lists them",
+        wanted.unwrap_or_default()
+    );
     tools.retain(|tool| wanted.as_ref().is_none_or(|server| tool.server == *server));
     let mut out = std::io::stdout().lock();
     print::still_read(match args.json {

@@ -29,7 +29,7 @@ pub struct CallError(String);
 
 /// All tools of all servers, once their first start has ended.
 pub async fn list_tools(gateway: &Gateway) -> Vec<ToolLine> {
-    gateway.settled().await;
+    gateway.first_starts(None).await;
     let line = |tool: crate::route::Tool| ToolLine {
         name: tool.public.to_string(),
         server: tool.server.to_string(),
@@ -41,7 +41,7 @@ pub async fn list_tools(gateway: &Gateway) -> Vec<ToolLine> {
 
 /// Calls a tool as a client at `/mcp` would, and returns its result.
 pub async fn call_tool(gateway: &Gateway, tool: &str, arguments: &Payload) -> Result<Payload, CallError> {
-    gateway.settled().await;
+    gateway.first_starts(tool.split_once("__").map(|(server, _)| server)).await;
     let gate = gateway.gate();
     let back = Arc::new(Silent);
     let params = Payload::of(&serde_json::json!({

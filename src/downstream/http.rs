@@ -55,6 +55,9 @@ const CONNECTIONS_MAX: usize = 4096;
 const HEADER_TIMEOUT: Duration = Duration::from_secs(120);
 /// Answers that were given as the gateway ended have so long to reach their clients.
 const LAST_WORDS_TIMEOUT: Duration = Duration::from_millis(500);
+const LOOKUPS_MAX: usize = 2;
+/// All large messages together, while they are read and until they are answered.
+const BODY_ROOM_KIB: usize = 256 * 1024;
 const SWEEP_INTERVAL: Duration = Duration::from_secs(60);
 
 pub struct Settings {
@@ -72,6 +75,10 @@ pub struct Front {
     sessions: Sessions,
     rounds: Rounds,
     streams: Streams,
+    /// Whose turn it is to look up who is at the other end.
+    lookups: Semaphore,
+    /// Room for large messages that are on their way in.
+    body_room: Arc<Semaphore>,
     readiness: Readiness,
     tasks: TaskTracker,
 }
@@ -85,6 +92,8 @@ impl Front {
             sessions: Sessions::default(),
             rounds: Rounds::default(),
             streams: Streams::default(),
+            lookups: Semaphore::new(LOOKUPS_MAX),
+            body_room: Arc::new(Semaphore::new(BODY_ROOM_KIB.max(settings.max_message_bytes / 1024 + 1))),
             readiness,
             tasks: tasks.clone(),
         })
@@ -175,6 +184,9 @@ impl Front {
             return false;
         }
         let Ok(local) = stream.local_addr() else { return true };
+        // The kernel's table is long where there are many connections: a flood of them must
+        // not take every thread that blocks.
+        let Ok(_turn) = self.lookups.acquire().await else { return true };
         !tokio::task::spawn_blocking(move || guard::same_user(peer, local)).await.unwrap_or(false)
     }
 

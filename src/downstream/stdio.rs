@@ -174,7 +174,8 @@ impl Front {
         if running.len() >= RUNNING_MAX_REQUESTS {
             running.retain(|_, call| !call.is_finished());
         }
-        if running.len() >= RUNNING_MAX_REQUESTS {
+        // The tasks are counted, not the ids: a client may use one id again and again.
+        if self.calls.len() >= RUNNING_MAX_REQUESTS {
             let error = rpc_error(OVERLOADED, "seawall: too many requests of this client are under way");
             let _ = peer.try_respond(&id, Answer::Error(error));
             return;

@@ -147,9 +147,9 @@ impl Catalog {
                 .shelves
                 .iter()
                 .enumerate()
-                .flat_map(|(at, shelf)| kind.items(shelf).iter().map(move |item| (at, item)))
-                .filter(|(at, item)| self.is_first(kind, *at, item))
-                .map(|(_, item)| &item.public_json)
+                .flat_map(|(at, shelf)| kind.items(shelf).iter().enumerate().map(move |(i, item)| (at, i, item)))
+                .filter(|(at, i, item)| self.is_first(kind, (*at, *i), item) && item.is_whole)
+                .map(|(_, _, item)| &item.public_json)
                 .collect(),
             Scope::One(server) => self
                 .shelf(server)
@@ -163,11 +163,11 @@ impl Catalog {
     }
 
     /// Whether an item is the one that its public name stands for.
-    fn is_first(&self, kind: Kind, at: usize, item: &Item) -> bool {
+    fn is_first(&self, kind: Kind, place: (usize, usize), item: &Item) -> bool {
         match kind {
-            Kind::Tools => self.tools.get(&item.public).is_some_and(|(owner, _)| *owner == at),
-            Kind::Prompts => self.prompts.get(&item.public).is_some_and(|(owner, _)| *owner == at),
-            Kind::Resources => self.resources.get(&item.own) == Some(&at),
+            Kind::Tools => self.tools.get(&item.public) == Some(&place),
+            Kind::Prompts => self.prompts.get(&item.public) == Some(&place),
+            Kind::Resources => self.resources.get(&item.own) == Some(&place.0),
             Kind::Templates => true,
         }
     }

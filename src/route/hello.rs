@@ -137,6 +137,6 @@ fn cut(text: &str, max_bytes: usize) -> &str {
     &text[..end]
 }
 
-fn without_controls(text: &str) -> String {
-    text.chars().filter(|c| *c == '\n' || *c == '\t' || !c.is_control()).collect()
+fn without_controls(words: &str) -> String {
+    words.chars().filter(|c| *c == '\n' || *c == '\t' || !text::is_unsafe(*c)).collect()
 }

@@ -30,6 +30,9 @@ pub(super) struct Item {
     pub(super) own_json: Payload,
     /// The JSON at `/mcp`.
     pub(super) public_json: Payload,
+    /// Clients can read it. One tool without a schema would cost them the whole merged
+    /// list, and so its neighbours; alone it is shown as it came.
+    pub(super) is_whole: bool,
     /// It wants some of its arguments repeated in HTTP headers.
     pub(super) has_headers: bool,
 }
@@ -38,6 +41,14 @@ impl Shelf {
     pub(super) fn new(route: &Route, offer: Arc<Offer>, name_max_chars: usize) -> Self {
         let server = route.upstream.name().clone();
         let mut tools = named(&server, &offer.tools, name_max_chars);
+        for tool in &mut tools {
+            tool.is_whole =
+                tool.own_json.member("inputSchema").is_some_and(|schema| schema.as_bytes().starts_with(b"{"));
+            if !tool.is_whole {
+                let name = crate::text::quote(&tool.own, 100);
+                tracing::warn!(%server, "tool {name:?} has no inputSchema: it is not listed at /mcp");
+            }
+        }
         let mut stacks = HashMap::with_capacity(tools.len());
         // A tool that is switched off in servers.toml is neither listed nor callable.
         tools.retain(|tool| match route.stacks.stack_of(&ToolName::from(tool.own.clone())) {
@@ -65,7 +76,14 @@ fn named(server: &ServerName, items: &[Payload], max_chars: usize) -> Vec<Item> 
         let public = names::public(server, &own, max_chars);
         let public_json = json.edit(&[("name", Edit::Set(Payload::of(&public)))]);
         let has_headers = mcp_param::of_tool(json).is_ok_and(|mirrored| !mirrored.is_empty());
-        Some(Item { own: own.into(), public: public.into(), own_json: json.clone(), public_json, has_headers })
+        Some(Item {
+            own: own.into(),
+            public: public.into(),
+            own_json: json.clone(),
+            public_json,
+            is_whole: true,
+            has_headers,
+        })
     };
     items.iter().filter_map(item).collect()
 }
@@ -74,7 +92,14 @@ fn named(server: &ServerName, items: &[Payload], max_chars: usize) -> Vec<Item> 
 fn as_they_are(items: &[Payload], key: &str) -> Vec<Item> {
     let item = |json: &Payload| {
         let own: Arc<str> = json.text(key)?.into();
-        Some(Item { public: own.clone(), own, own_json: json.clone(), public_json: json.clone(), has_headers: false })
+        Some(Item {
+            public: own.clone(),
+            own,
+            own_json: json.clone(),
+            public_json: json.clone(),
+            is_whole: true,
+            has_headers: false,
+        })
     };
     items.iter().filter_map(item).collect()
 }

@@ -14,7 +14,11 @@ use std::{
 use bytes::{Bytes, BytesMut};
 use tokio::{
     io::{AsyncRead, AsyncWrite, AsyncWriteExt},
-    sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch},
+    sync::{
+        OwnedSemaphorePermit, Semaphore, TryAcquireError,
+        mpsc::{self, error::TrySendError},
+        watch,
+    },
     time::{Instant, timeout},
 };
 use tokio_util::task::TaskTracker;
@@ -220,12 +224,12 @@ impl Peer {
     }
 
     fn try_enqueue(&self, parts: Parts) -> Result<(), LinkError> {
-        let full = |_| LinkError::NotSent("its queue is full".to_owned());
-        let room = self.0.room.clone().try_acquire_many_owned(kib_of(&parts)).map_err(full)?;
-        self.0
-            .out
-            .try_send(Frame { request: None, parts, _room: room })
-            .map_err(|_| LinkError::NotSent("its queue is full".to_owned()))
+        let not_sent =
+            |is_closed| LinkError::NotSent(if is_closed { self.reason() } else { "its queue is full".to_owned() });
+        let room = self.0.room.clone().try_acquire_many_owned(kib_of(&parts));
+        let room = room.map_err(|error| not_sent(error == TryAcquireError::Closed))?;
+        let sent = self.0.out.try_send(Frame { request: None, parts, _room: room });
+        sent.map_err(|error| not_sent(matches!(error, TrySendError::Closed(_))))
     }
 
     fn end(&self, reason: impl Into<String>, guilty: Guilty) {

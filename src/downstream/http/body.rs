@@ -12,7 +12,10 @@ use bytes::{Bytes, BytesMut};
 use futures_util::{Stream, stream};
 use http_body::{Body, Frame, SizeHint};
 use hyper::StatusCode;
-use tokio::time::timeout;
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::timeout,
+};
 
 use super::guard::Refusal;
 use crate::{
@@ -26,10 +29,35 @@ use crate::{
 
 /// Below this the parts of an answer are joined, which saves a larger write call.
 const JOIN_MAX_BYTES: usize = 16 * 1024;
+/// Messages up to this size need no room.
+const SMALL_MAX_BYTES: u64 = 64 * 1024;
+/// So long a large one waits for room.
+const ROOM_TIMEOUT: Duration = Duration::from_secs(5);
 /// A body must have arrived by then.
 const READ_TIMEOUT: Duration = Duration::from_secs(30);
 /// A comment so often keeps idle streams from being cut by what lies between.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
+
+/// Takes room for a body, which is given back when its request has been answered. Small
+/// ones need none; one of unknown length may be as large as any.
+pub(super) async fn room_for(
+    body: &impl Body,
+    room: &Arc<Semaphore>,
+    max_bytes: usize,
+) -> Result<Option<OwnedSemaphorePermit>, Refusal> {
+    let bytes = body.size_hint().exact().unwrap_or(max_bytes as u64).min(max_bytes as u64);
+    if bytes <= SMALL_MAX_BYTES {
+        return Ok(None);
+    }
+    let kib = u32::try_from(bytes / 1024 + 1).unwrap_or(u32::MAX);
+    match timeout(ROOM_TIMEOUT, room.clone().acquire_many_owned(kib)).await {
+        Ok(Ok(room)) => Ok(Some(room)),
+        _ => Err(Refusal::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "too many large messages are on their way, try again in a moment",
+        )),
+    }
+}
 
 /// Reads a whole body of at most `max_bytes`.
 pub(super) async fn read<B>(body: B, max_bytes: usize) -> Result<Bytes, Refusal>

@@ -36,6 +36,10 @@ impl Refusal {
 impl Guard {
     /// Host, Origin and token.
     pub fn admit(&self, headers: &HeaderMap) -> Result<(), Refusal> {
+        // Who comes after might look at the other one.
+        if headers.get_all(HOST).iter().count() > 1 || headers.get_all(ORIGIN).iter().count() > 1 {
+            return Err(Refusal::new(StatusCode::BAD_REQUEST, "more than one Host or Origin header"));
+        }
         let host = text(headers, &HOST).unwrap_or_default();
         if !is_loopback_host(host) && !listed(&self.allowed_hosts, host) {
             let host = crate::text::quote(host, 100);

@@ -33,6 +33,7 @@ async fn answer(front: &Arc<Front>, scope: Scope, request: Request<Incoming>) ->
     let (parts, incoming) = request.into_parts();
     guard::must_be_json(&parts.headers)?;
     let accepts = Accepts::of(&parts.headers)?;
+    let _room = body::room_for(&incoming, &front.body_room, front.max_message_bytes).await?;
     let text = body::read(incoming, front.max_message_bytes).await?;
     let message = match Envelope::parse(&text) {
         Ok(message) => message,
