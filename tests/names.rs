@@ -179,3 +179,19 @@ async fn prompts_and_resources_find_their_server_too() {
         .await;
     assert_eq!(completed["result"]["completion"]["values"], json!(["ada", "alan"]));
 }
+
+#[tokio::test]
+async fn a_name_that_a_server_lists_twice_is_listed_once_beside_its_neighbours() {
+    let config = fixture("odd", &["--names", "twin,twin"]) + &fixture("few", &["--list", "pid"]);
+    let gateway = Gateway::start(&config).await;
+    for server in ["odd", "few"] {
+        gateway.server_is_ready(server).await;
+    }
+    let client = gateway.client("/mcp").await;
+    let names: Vec<String> =
+        client.list_tools().await.iter().map(|tool| tool["name"].as_str().unwrap_or_default().to_owned()).collect();
+    assert_eq!(names.iter().filter(|name| *name == "odd__twin").count(), 1, "{names:?}");
+    assert!(names.contains(&"few__pid".to_owned()), "{names:?}");
+    let alone = gateway.client("/mcp/odd").await.list_tools().await;
+    assert_eq!(alone.iter().filter(|tool| tool["name"] == "twin").count(), 2, "as it came");
+}
