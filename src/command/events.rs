@@ -5,8 +5,8 @@ use std::{path::Path, process::ExitCode};
 use clap::Args;
 
 use super::{
-    listing::{self, Form, Listing},
-    print::{Cell, Colour, Style, moment},
+    listing::{self, Extent, Listing},
+    print::{Cell, Colour, Style},
 };
 use crate::store::{EventFilter, EventRecord, EventType, ReadError, Reader, Table};
 
@@ -32,23 +32,12 @@ pub struct EventsArgs {
     /// Only of this category
     #[arg(long, value_name = "NAME")]
     category: Option<String>,
-    /// Only since then: 2h, 90m, 3d, 14:30, 2026-11-24, "2026-11-24 14:30"
-    #[arg(long, value_name = "WHEN", value_parser = moment)]
-    since: Option<i64>,
-    /// At most so many, the newest
-    #[arg(long, value_name = "N", default_value_t = 50)]
-    limit: u32,
-    /// Go on printing new ones as they come
-    #[arg(long, short)]
-    follow: bool,
-    /// One JSON object a line, with every column
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    extent: Extent,
 }
 
 pub fn run(args: &EventsArgs, database: &Path) -> anyhow::Result<ExitCode> {
-    let form = if args.json { Form::Json } else { Form::Table };
-    listing::run(args, &Reader::open(database)?, form, args.follow)
+    listing::run(args, &Reader::open(database)?, &args.extent)
 }
 
 fn types() -> Vec<&'static str> {
@@ -65,10 +54,10 @@ impl Listing for EventsArgs {
             service: self.server.clone(),
             event_type: self.event_type.clone(),
             category: self.category.clone(),
-            since_ms: self.since,
+            since_ms: self.extent.since,
             until_ms: None,
             after_seq,
-            limit: after_seq.is_none().then_some(self.limit),
+            limit: self.extent.limit(after_seq),
         })
     }
 
@@ -121,7 +110,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        command::listing::tests::printed,
+        command::listing::{Form, tests::printed},
         store::{Event, Settings, Store},
     };
 

@@ -5,8 +5,8 @@ use std::{path::Path, process::ExitCode, time::Duration};
 use clap::Args;
 
 use super::{
-    listing::{self, Form, Listing},
-    print::{Cell, Colour, Style, moment},
+    listing::{self, Extent, Listing},
+    print::{Cell, Colour, Style},
 };
 use crate::{
     failure::{Class, Verdict},
@@ -36,23 +36,12 @@ pub struct FailuresArgs {
     /// Only calls that ended like this
     #[arg(long, value_parser = classes())]
     class: Option<String>,
-    /// Only since then: 2h, 90m, 3d, 14:30, 2026-11-24, "2026-11-24 14:30"
-    #[arg(long, value_name = "WHEN", value_parser = moment)]
-    since: Option<i64>,
-    /// At most so many, the newest
-    #[arg(long, value_name = "N", default_value_t = 50)]
-    limit: u32,
-    /// Go on printing new ones as they come
-    #[arg(long, short)]
-    follow: bool,
-    /// One JSON object a line, with every column
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    extent: Extent,
 }
 
 pub fn run(args: &FailuresArgs, database: &Path) -> anyhow::Result<ExitCode> {
-    let form = if args.json { Form::Json } else { Form::Table };
-    listing::run(args, &Reader::open(database)?, form, args.follow)
+    listing::run(args, &Reader::open(database)?, &args.extent)
 }
 
 fn classes() -> Vec<&'static str> {
@@ -70,10 +59,10 @@ impl Listing for FailuresArgs {
             server: self.server.clone(),
             tool: self.tool.clone(),
             class: self.class.clone(),
-            since_ms: self.since,
+            since_ms: self.extent.since,
             until_ms: None,
             after_seq,
-            limit: after_seq.is_none().then_some(self.limit),
+            limit: self.extent.limit(after_seq),
         })
     }
 
@@ -114,7 +103,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        command::listing::tests::printed,
+        command::listing::{Form, tests::printed},
         failure::Recording,
         store::{FailureRow, Settings, Store, testing},
     };

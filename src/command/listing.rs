@@ -8,9 +8,10 @@ use std::{
     time::Duration,
 };
 
+use clap::Args;
 use serde::Serialize;
 
-use super::print::{self, Cell, Columns, Style};
+use super::print::{self, Cell, Columns, Style, moment};
 use crate::store::{ReadError, Reader, Table};
 
 const POLL_EVERY: Duration = Duration::from_millis(500);
@@ -27,6 +28,35 @@ pub(super) trait Listing {
     fn cells(row: &Self::Row, style: &Style) -> Vec<Cell>;
 }
 
+// How much of it, and in what form: with `//`, for clap takes a doc comment here for the
+// help of the command.
+#[derive(Args, Clone, Debug)]
+pub(super) struct Extent {
+    /// Only since then: 2h, 90m, 3d, 14:30, 2026-11-24, "2026-11-24 14:30"
+    #[arg(long, value_name = "WHEN", value_parser = moment)]
+    pub(super) since: Option<i64>,
+    /// At most so many, the newest
+    #[arg(long, value_name = "N", default_value_t = 50)]
+    limit: u32,
+    /// Go on printing new ones as they come
+    #[arg(long, short)]
+    follow: bool,
+    /// One JSON object a line, with every column
+    #[arg(long)]
+    json: bool,
+}
+
+impl Extent {
+    /// What follows is not bounded: every row is wanted once.
+    pub(super) fn limit(&self, after_seq: Option<i64>) -> Option<u32> {
+        after_seq.is_none().then_some(self.limit)
+    }
+
+    fn form(&self) -> Form {
+        if self.json { Form::Json } else { Form::Table }
+    }
+}
+
 /// How to show it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Form {
@@ -35,14 +65,14 @@ pub(super) enum Form {
     Json,
 }
 
-pub(super) fn run<L: Listing>(listing: &L, reader: &Reader, form: Form, follow: bool) -> anyhow::Result<ExitCode> {
-    let mut page = Page::new(listing, io::stdout().lock(), Style::of_stdout(), form);
+pub(super) fn run<L: Listing>(listing: &L, reader: &Reader, extent: &Extent) -> anyhow::Result<ExitCode> {
+    let mut page = Page::new(listing, io::stdout().lock(), Style::of_stdout(), extent.form());
     let mut seen = reader.last_seq(L::TABLE)?;
     let mut wanted = print::still_read(page.first(reader, seen)?)?;
-    if page.printed == 0 && !follow {
+    if page.printed == 0 && !extent.follow {
         eprintln!("nothing found");
     }
-    while follow && wanted {
+    while extent.follow && wanted {
         thread::sleep(POLL_EVERY);
         wanted = print::still_read(page.next(reader, &mut seen)?)?;
     }
