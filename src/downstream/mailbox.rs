@@ -4,7 +4,7 @@
 use std::{
     collections::VecDeque,
     sync::{
-        Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
 };
@@ -180,6 +180,27 @@ impl Mailbox {
     fn end(&self, state: State) {
         self.held().state = state;
         self.changed.notify_one();
+    }
+}
+
+/// A client that goes away while its round goes on has cancelled it.
+pub(super) struct CancelIfDropped(Option<Arc<Mailbox>>);
+
+impl CancelIfDropped {
+    pub(super) fn new(mailbox: &Arc<Mailbox>) -> Self {
+        CancelIfDropped(Some(mailbox.clone()))
+    }
+
+    pub(super) fn disarm(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for CancelIfDropped {
+    fn drop(&mut self) {
+        if let Some(mailbox) = &self.0 {
+            mailbox.cancel();
+        }
     }
 }
 

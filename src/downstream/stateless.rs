@@ -3,19 +3,26 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
+use bytes::Bytes;
 use serde::Serialize;
 
 use super::mailbox::{Mail, Mailbox, Question};
 use crate::{
     call::{Answer, Back, BoxFuture, Edit, Method, Payload, Wire},
     era::{self, Era},
-    session::{LogLevel, Scope, Session},
+    session::{Gate, LogLevel, Scope, Session},
     text,
     wire::envelope::{INVALID_PARAMS, METHOD_NOT_FOUND, Parts, rpc_error},
 };
 
 /// Methods of the legacy era that the modern one has dropped.
 const DROPPED: [&str; 5] = ["initialize", "ping", "logging/setLevel", "resources/subscribe", "resources/unsubscribe"];
+
+pub(super) struct Request {
+    pub(super) id: Payload,
+    pub(super) method: Method,
+    pub(super) params: Payload,
+}
 
 /// Who asks, for the length of one request; or the JSON-RPC error that is due.
 /// `number` is the same for requests that are certainly of one client: then a question
@@ -135,7 +142,7 @@ pub(super) fn of_subscription(id: &Payload, params: Option<&Payload>) -> Payload
 }
 
 /// The first notification on that stream.
-pub(super) fn acknowledged(id: &Payload, granted: Payload) -> Parts {
+fn acknowledged(id: &Payload, granted: Payload) -> Parts {
     let params = of_subscription(id, Some(&Payload::literal("{}").edit(&[("notifications", Edit::Set(granted))])));
     let method = Method::of("notifications/subscriptions/acknowledged");
     Parts::notification(&method, Some(params.on_one_line()))
@@ -147,7 +154,7 @@ pub(super) fn listen_result(id: &Payload) -> Payload {
 }
 
 /// The filter of `subscriptions/listen`.
-pub(super) fn wanted(params: &Payload) -> Payload {
+fn wanted(params: &Payload) -> Payload {
     params.member("notifications").unwrap_or(Payload::literal("{}"))
 }
 
@@ -155,10 +162,39 @@ pub(super) fn unknown_round() -> Payload {
     rpc_error(INVALID_PARAMS, "seawall: this requestState is unknown, used already or expired; make the request anew")
 }
 
+/// A client that listens; it is closed when this is dropped.
+pub(super) struct Subscription {
+    gate: Arc<dyn Gate>,
+    session: Arc<Session>,
+}
+
+impl Subscription {
+    /// With its first message; or the JSON-RPC error that is due.
+    pub(super) async fn open(
+        gate: &Arc<dyn Gate>,
+        visitor: &Session,
+        (id, params): (&Payload, &Payload),
+        mailbox: &Arc<Mailbox>,
+    ) -> Result<(Self, Bytes), Payload> {
+        let session = Arc::new(Session {
+            back: Arc::new(SubscriptionWire { id: id.clone(), mailbox: mailbox.clone() }),
+            ..Session::like(visitor)
+        });
+        let granted = gate.listen(&session, wanted(params)).await?;
+        Ok((Subscription { gate: gate.clone(), session }, acknowledged(id, granted).joined()))
+    }
+}
+
+impl Drop for Subscription {
+    fn drop(&mut self) {
+        self.gate.close(&self.session);
+    }
+}
+
 /// The way to a client that listens.
-pub(super) struct SubscriptionWire {
-    pub(super) id: Payload,
-    pub(super) mailbox: Arc<Mailbox>,
+struct SubscriptionWire {
+    id: Payload,
+    mailbox: Arc<Mailbox>,
 }
 
 impl Wire for SubscriptionWire {

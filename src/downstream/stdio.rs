@@ -16,7 +16,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 mod modern;
 
-use super::rounds::Rounds;
+use super::{rounds::Rounds, stateless};
 use crate::{
     call::{Answer, Back, BoxFuture, Message, Method, Payload, Trail, Wire},
     era,
@@ -137,7 +137,7 @@ impl Front {
     fn request(&self, peer: &Peer, id: Payload, method: Method, params: Option<Payload>) {
         // By what a request says of itself, never by its method.
         if let Some(params) = params.as_ref().filter(|params| era::is_modern(Some(params))) {
-            let request = modern::Request { id: id.clone(), method, params: params.clone() };
+            let request = stateless::Request { id: id.clone(), method, params: params.clone() };
             let client = modern::Client {
                 visitor: self.visitor,
                 gate: self.gate.clone(),

@@ -17,20 +17,14 @@ use super::{
 use crate::{
     call::{Answer, Method, Payload},
     downstream::{
-        mailbox::{Mail, Mailbox, Question},
+        mailbox::{CancelIfDropped, Mail, Mailbox, Question},
         rounds::{self, Asked, Resumed, Round},
-        stateless::{self, SubscriptionWire},
+        stateless::{self, Request, Subscription},
     },
     era,
     session::{Scope, Session},
     wire::envelope::{METHOD_NOT_FOUND, Parts},
 };
-
-pub(super) struct Request {
-    pub(super) id: Payload,
-    pub(super) method: Method,
-    pub(super) params: Payload,
-}
 
 pub(super) async fn answer(
     front: &Arc<Front>,
@@ -106,7 +100,7 @@ fn admit(
 
 /// A round that goes on: the call has run all the while.
 async fn resumed(front: &Arc<Front>, accepts: Accepts, request: (Payload, Asked), round: Round) -> Response<ReplyBody> {
-    let guard = CancelIfDropped(Some(round.mailbox.clone()));
+    let guard = CancelIfDropped::new(&round.mailbox);
     let first = loop {
         match round.mailbox.next().await {
             Mail::Message(message) if accepts.streams => break First::Message(message),
@@ -135,7 +129,7 @@ async fn first_reply(
             response
         }
         First::Question(question) => {
-            let guard = CancelIfDropped(Some(round.mailbox.clone()));
+            let guard = CancelIfDropped::new(&round.mailbox);
             let questions = rounds::gather(&round.mailbox, question).await;
             guard.disarm();
             let result = front.rounds.suspend(asked, round, questions);
@@ -176,15 +170,10 @@ async fn listen(
     session: Arc<Session>,
 ) -> Response<ReplyBody> {
     let id = request.id;
-    let session = Arc::new(Session {
-        back: Arc::new(SubscriptionWire { id: id.clone(), mailbox: mailbox.clone() }),
-        ..Session::like(&session)
-    });
-    match front.gate.listen(&session, stateless::wanted(&request.params)).await {
-        Ok(granted) => {
+    match Subscription::open(&front.gate, &session, (&id, &request.params), &mailbox).await {
+        Ok((subscription, first)) => {
             front.streams.add(&mailbox);
-            let first = stateless::acknowledged(&id, granted).joined();
-            let ending = Listening { front: front.clone(), session, id };
+            let ending = Listening { id, _open: subscription };
             reply::events(Some(first), mailbox, Some(Box::new(ending)))
         }
         Err(error) => error_reply(&id, error, StatusCode::OK),
@@ -218,9 +207,8 @@ impl Ending for ModernEnding {
 }
 
 struct Listening {
-    front: Arc<Front>,
-    session: Arc<Session>,
     id: Payload,
+    _open: Subscription,
 }
 
 impl Ending for Listening {
@@ -230,28 +218,5 @@ impl Ending for Listening {
 
     fn questions(&mut self, _: Vec<Question>) -> Option<Bytes> {
         None
-    }
-}
-
-impl Drop for Listening {
-    fn drop(&mut self) {
-        self.front.gate.close(&self.session);
-    }
-}
-
-/// A client that disconnects while a round goes on has cancelled it.
-struct CancelIfDropped(Option<Arc<Mailbox>>);
-
-impl CancelIfDropped {
-    fn disarm(mut self) {
-        self.0 = None;
-    }
-}
-
-impl Drop for CancelIfDropped {
-    fn drop(&mut self) {
-        if let Some(mailbox) = &self.0 {
-            mailbox.cancel();
-        }
     }
 }

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     call::{Answer, Message, Method, Payload},
-    downstream::mailbox::Mailbox,
+    downstream::{mailbox::Mailbox, stateless},
     era::{self, LEGACY_VERSIONS},
     session::{Hello, Scope},
     wire::envelope::{Envelope, INVALID_REQUEST, Malformed, PARSE_ERROR, Parts, rpc_error},
@@ -86,7 +86,7 @@ async fn modern(
     match message {
         Envelope::Message(Message::Request { id, method, params }) => {
             let params = params.unwrap_or(Payload::literal("{}"));
-            modern::answer(front, scope, headers, accepts, modern::Request { id, method, params }).await
+            modern::answer(front, scope, headers, accepts, stateless::Request { id, method, params }).await
         }
         // This era has no notifications of clients over HTTP; one is taken and ignored.
         Envelope::Message(Message::Notification { .. }) => reply::empty(StatusCode::ACCEPTED),

@@ -6,21 +6,15 @@ use std::sync::Arc;
 use tokio_util::task::TaskTracker;
 
 use crate::{
-    call::{Answer, Method, Payload},
+    call::{Answer, Payload},
     downstream::{
-        mailbox::{Mail, Mailbox},
+        mailbox::{CancelIfDropped, Mail, Mailbox},
         rounds::{self, Asked, Resumed, Round, Rounds},
-        stateless::{self, SubscriptionWire},
+        stateless::{self, Request, Subscription},
     },
     session::{Gate, Scope, Session},
     wire::peer::Peer,
 };
-
-pub(super) struct Request {
-    pub(super) id: Payload,
-    pub(super) method: Method,
-    pub(super) params: Payload,
-}
 
 /// Who asked, and what a call of theirs needs.
 pub(super) struct Client {
@@ -69,18 +63,18 @@ pub(super) async fn answer(client: Client, scope: Scope, request: Request) {
 
 /// Passes on what comes until the request has its answer, or its question.
 async fn carry(peer: &Peer, rounds: &Rounds, (id, asked): (Payload, Asked), round: Round) {
-    let mut guard = CancelIfDropped(Some(round.mailbox.clone()));
+    let guard = CancelIfDropped::new(&round.mailbox);
     loop {
         match round.mailbox.next().await {
             Mail::Message(message) => peer.pass_on(message).await,
             Mail::Question(question) => {
                 let questions = rounds::gather(&round.mailbox, question).await;
-                guard.0 = None;
+                guard.disarm();
                 let result = rounds.suspend(asked, round, questions);
                 return respond(peer, &id, Answer::Result(result)).await;
             }
             Mail::Answer(answer) => {
-                guard.0 = None;
+                guard.disarm();
                 return respond(peer, &id, stateless::completed(&asked.method, answer)).await;
             }
             Mail::Cancelled | Mail::Closed => return,
@@ -90,15 +84,10 @@ async fn carry(peer: &Peer, rounds: &Rounds, (id, asked): (Payload, Asked), roun
 
 async fn listen(gate: &Arc<dyn Gate>, peer: &Peer, id: &Payload, session: &Arc<Session>, params: &Payload) {
     let mailbox = Arc::new(Mailbox::default());
-    let session = Arc::new(Session {
-        back: Arc::new(SubscriptionWire { id: id.clone(), mailbox: mailbox.clone() }),
-        ..Session::like(session)
-    });
-    match gate.listen(&session, stateless::wanted(params)).await {
+    match Subscription::open(gate, session, (id, params), &mailbox).await {
         Err(error) => respond(peer, id, Answer::Error(error)).await,
-        Ok(granted) => {
-            let _open = CloseOnDrop { gate: gate.clone(), session };
-            peer.pass_on(stateless::acknowledged(id, granted).joined()).await;
+        Ok((_open, first)) => {
+            peer.pass_on(first).await;
             while let Mail::Message(message) = mailbox.next().await {
                 peer.pass_on(message).await;
             }
@@ -108,25 +97,4 @@ async fn listen(gate: &Arc<dyn Gate>, peer: &Peer, id: &Payload, session: &Arc<S
 
 async fn respond(peer: &Peer, id: &Payload, answer: Answer) {
     let _ = peer.respond(id, answer).await;
-}
-
-struct CancelIfDropped(Option<Arc<Mailbox>>);
-
-impl Drop for CancelIfDropped {
-    fn drop(&mut self) {
-        if let Some(mailbox) = &self.0 {
-            mailbox.cancel();
-        }
-    }
-}
-
-struct CloseOnDrop {
-    gate: Arc<dyn Gate>,
-    session: Arc<Session>,
-}
-
-impl Drop for CloseOnDrop {
-    fn drop(&mut self) {
-        self.gate.close(&self.session);
-    }
 }
