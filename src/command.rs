@@ -64,6 +64,15 @@ pub fn exit_code(error: &anyhow::Error) -> ExitCode {
     }
 }
 
+/// An error with its causes, outermost first. Errors that quote their cause say it once.
+pub fn sentence(error: &anyhow::Error) -> String {
+    error.chain().map(ToString::to_string).fold(String::new(), |said, cause| match said {
+        said if said.is_empty() => cause,
+        said if said.ends_with(&cause) => said,
+        said => format!("{said}: {cause}"),
+    })
+}
+
 /// Where the database of a servers.toml is, be the file good or bad: who asks for
 /// failures may well have one that is bad.
 pub fn database(config: Option<PathBuf>) -> anyhow::Result<PathBuf> {
@@ -80,21 +89,33 @@ fn place(
     key: &str,
     default: &str,
 ) -> anyhow::Result<PathBuf> {
-    let path = find(config)?;
+    let path = match find(config) {
+        Ok(path) => path,
+        // The gateway that ran by it may well be running still.
+        Err(gone) => {
+            let left = gone.looked_at.iter().map(|path| folder_of(path).join(default)).find(|place| place.exists());
+            let left = left.ok_or(gone)?;
+            eprintln!("seawall: servers.toml is gone; using {}", left.display());
+            return Ok(left);
+        }
+    };
     match Reloader::new(&path, Overrides::default()).load() {
         Ok(config) => Ok(of(&config)),
         Err(_) => {
-            let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
             let said = std::fs::read_to_string(&path).ok().and_then(|text| config::said_of_gateway(&text, key));
             let place = said.as_deref().unwrap_or(default);
             eprintln!("seawall: {} is bad (`seawall check` says why); using {place}", path.display());
-            Ok(folder.join(place))
+            Ok(folder_of(&path).join(place))
         }
     }
 }
 
-fn find(config: Option<PathBuf>) -> anyhow::Result<PathBuf> {
-    Ok(config::find(config, &|name| std::env::var(name).ok())?)
+fn folder_of(file: &Path) -> &Path {
+    file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+fn find(config: Option<PathBuf>) -> Result<PathBuf, config::NotFound> {
+    config::find(config, &|name| std::env::var(name).ok())
 }
 
 fn load_config(config: Option<PathBuf>, overrides: Overrides) -> anyhow::Result<(Reloader, Config)> {

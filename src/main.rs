@@ -21,7 +21,7 @@ fn main() -> ExitCode {
     match run(command, cli.config) {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("seawall: {error:#}");
+            eprintln!("seawall: {}", command::sentence(&error));
             command::exit_code(&error)
         }
     }

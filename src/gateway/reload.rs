@@ -22,13 +22,16 @@ use crate::{
 const QUIET: Duration = Duration::from_millis(300);
 /// For where the system tells nothing: network folders, containers.
 const LOOK_ANYWAY: Duration = Duration::from_secs(10);
+/// A file that is away or empty for longer is not an editor's doing.
+const AWAY: Duration = Duration::from_secs(3);
 
 /// Reads one servers.toml again and again.
 #[derive(Debug)]
 pub struct Reloader {
     path: PathBuf,
-    /// What was read last, good or bad: the same text is not looked at twice.
-    last: Mutex<String>,
+    /// What was read last, good or bad: the same text is not looked at twice. `None` once
+    /// it has been told that there is none.
+    last: Mutex<Option<String>>,
     overrides: Overrides,
 }
 
@@ -47,7 +50,7 @@ impl Reloader {
     pub fn load(&self) -> Result<Config, config::Complaints> {
         let text = config::read(&self.path)?;
         let config = self.parse(&text);
-        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = text;
+        self.remember(Some(text));
         config
     }
 
@@ -63,19 +66,21 @@ impl Reloader {
     pub fn reload(&self, gateway: &Gateway) -> Result<Vec<String>, String> {
         let read = config::read(&self.path).and_then(|text| {
             let config = self.parse(&text);
-            *self.last.lock().unwrap_or_else(PoisonError::into_inner) = text;
+            self.remember(Some(text));
             config
         });
         match read {
             Ok(config) => Ok(self.put_in_force(gateway, config)),
             Err(complaints) => {
                 let problem = complaints.to_string();
-                tracing::error!("servers.toml was not taken, the last good one stays:\n{problem}");
-                gateway.event(EventType::ConfigRejected, serde_json::json!({ "problem": problem }));
-                gateway.reject(problem.clone());
+                refuse(gateway, problem.clone());
                 Err(problem)
             }
         }
+    }
+
+    fn remember(&self, text: Option<String>) {
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = text;
     }
 
     fn put_in_force(&self, gateway: &Gateway, config: Config) -> Vec<String> {
@@ -99,11 +104,33 @@ impl Reloader {
         changes
     }
 
-    fn has_news(&self) -> bool {
-        // A file that is away or empty for a moment is an editor's doing.
-        std::fs::read_to_string(&self.path).is_ok_and(|text| {
-            !text.trim().is_empty() && *self.last.lock().unwrap_or_else(PoisonError::into_inner) != text
-        })
+    fn look(&self) -> Look {
+        let last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        match std::fs::read(&self.path) {
+            Ok(text) if text.trim_ascii().is_empty() && last.is_some() => Look::Away("is empty".to_owned()),
+            Err(error) if last.is_some() => Look::Away(format!("cannot be read: {error}")),
+            Ok(text) if !text.trim_ascii().is_empty() && last.as_deref().map(str::as_bytes) != Some(&text) => {
+                Look::News
+            }
+            _ => Look::Same,
+        }
+    }
+
+    fn take_news(&self, gateway: &Gateway) {
+        // It may have gone again meanwhile.
+        if let Look::News = self.look() {
+            let _ = self.reload(gateway);
+        }
+    }
+
+    /// Away or empty: for a moment that is an editor's doing.
+    async fn away(&self, gateway: &Gateway, changes: &mut mpsc::Receiver<()>) {
+        while timeout(AWAY, changes.recv()).await.is_ok() && matches!(self.look(), Look::Away(_)) {}
+        if let Look::Away(why) = self.look() {
+            let path = self.path.display();
+            refuse(gateway, format!("{path}: {why}; its servers go on as they are until it has text again"));
+            self.remember(None);
+        }
     }
 
     /// Watches until dropped.
@@ -131,15 +158,29 @@ impl Reloader {
         }
         loop {
             let _ = timeout(LOOK_ANYWAY, changes.recv()).await;
-            if !self.has_news() {
-                continue;
+            if let Look::Away(_) = self.look() {
+                self.away(&gateway, &mut changes).await;
             }
-            while timeout(QUIET, changes.recv()).await.is_ok() {}
-            if self.has_news() {
-                let _ = self.reload(&gateway);
+            if let Look::News = self.look() {
+                while timeout(QUIET, changes.recv()).await.is_ok() {}
+                self.take_news(&gateway);
             }
         }
     }
+}
+
+/// What the file is, beside what was read last.
+enum Look {
+    Same,
+    News,
+    /// It has no text; why.
+    Away(String),
+}
+
+fn refuse(gateway: &Gateway, problem: String) {
+    tracing::error!("servers.toml was not taken, the last good one stays:\n{problem}");
+    gateway.event(EventType::ConfigRejected, serde_json::json!({ "problem": problem }));
+    gateway.reject(problem);
 }
 
 /// Reads text as servers.toml with this process's surroundings.
