@@ -18,7 +18,7 @@ use tokio::{
     io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
     net::{UnixListener, UnixStream, unix},
     sync::Semaphore,
-    time::timeout,
+    time::{MissedTickBehavior, timeout},
 };
 
 use crate::{
@@ -40,6 +40,9 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 const REQUEST_MAX_BYTES: u64 = 64 * 1024 * 1024;
 /// Answers that were given as the gateway ended have so long to be read.
 const LAST_WORDS_TIMEOUT: Duration = Duration::from_secs(1);
+/// How often it is looked whether the socket is still there: folders of temporary files
+/// are cleaned, and a gateway that nobody can ask looks like none.
+const STILL_THERE: Duration = Duration::from_secs(5);
 
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(tag = "op", rename_all = "snake_case")]
@@ -151,10 +154,21 @@ pub fn bind(state: &Path) -> io::Result<UnixListener> {
 }
 
 /// Answers until dropped.
-pub async fn serve(listener: UnixListener, gateway: Gateway, reloader: Arc<reload::Reloader>) {
+pub async fn serve(mut listener: UnixListener, state: &Path, gateway: Gateway, reloader: Arc<reload::Reloader>) {
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let mut look = tokio::time::interval(STILL_THERE);
+    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        let stream = match listener.accept().await {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            _ = look.tick() => {
+                if !socket_path(state).exists() {
+                    bind_again(&mut listener, state);
+                }
+                continue;
+            }
+        };
+        let stream = match accepted {
             Ok((stream, _)) => stream,
             Err(error) => {
                 tracing::warn!("the control socket does not accept: {error}");
@@ -176,6 +190,16 @@ pub async fn serve(listener: UnixListener, gateway: Gateway, reloader: Arc<reloa
             }
             drop(place);
         });
+    }
+}
+
+fn bind_again(listener: &mut UnixListener, state: &Path) {
+    match bind(state) {
+        Ok(bound) => {
+            tracing::warn!("the control socket {} had been removed, and was made again", socket_path(state).display());
+            *listener = bound;
+        }
+        Err(error) => tracing::warn!("the control socket was removed and cannot be made again: {error}"),
     }
 }
 

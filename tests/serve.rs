@@ -17,7 +17,7 @@ use support::{
     text_of, tree, wait_until,
 };
 
-const SOON: Duration = Duration::from_secs(10);
+const SOON: Duration = Duration::from_secs(30);
 
 /// The repository's own servers.toml, with the folder that it gives away.
 fn own_example() -> Scratch {
@@ -143,7 +143,7 @@ async fn a_call_under_way_is_finished_before_the_end() {
     let children = tree::descendants(gateway.pid());
     let client = gateway.client("/mcp/fix").await;
     let slow =
-        client.start("tools/call", json!({"name": "slow", "arguments": {"ms": 1500}, "_meta": {"progressToken": 1}}));
+        client.start("tools/call", json!({"name": "slow", "arguments": {"ms": 3000}, "_meta": {"progressToken": 1}}));
     let (slow, ()) = tokio::join!(async { slow.await.reply().await }, async {
         wait_until(SOON, "the call to be under way", async || (gateway.server("fix")["in_flight"] == 1).then_some(()))
             .await;
@@ -205,11 +205,23 @@ async fn a_second_signal_ends_it_at_once_and_takes_the_servers_along() {
     gateway.signal(Signal::TERM);
     wait_until(SOON, "the gateway to say that it stops", async || gateway.log.has("stopping").then_some(())).await;
     gateway.signal(Signal::TERM);
-    assert_eq!(gateway.exited(Duration::from_secs(2)).code(), Some(1));
+    // Long before the drain time.
+    assert_eq!(gateway.exited(SOON).code(), Some(1));
     hanging.abort();
     let left = poll(SOON, || children.iter().all(|pid| !tree::is_alive(*pid)).then_some(()));
     assert!(left.is_some(), "a child has survived");
     assert!(!gateway.folder.file(".seawall/control.sock").exists(), "the control socket is left");
+}
+
+#[tokio::test]
+async fn a_control_socket_that_was_removed_comes_back() {
+    let gateway = Gateway::start(&fixture("fix", &[])).await;
+    std::fs::remove_file(gateway.folder.file(".seawall/control.sock")).unwrap();
+    assert_eq!(gateway.seawall(&["status"]).status.code(), Some(3), "nobody can be asked for a moment");
+    wait_until(SOON, "the socket to be there again", async || {
+        (gateway.seawall(&["status"]).status.code() == Some(0)).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test]

@@ -11,7 +11,7 @@ use support::{
     Gateway, Journal, StdioClient, failure_of, fixture, gateway::run_seawall, poll, scratch::Scratch, text_of, tree,
 };
 
-const SOON: Duration = Duration::from_secs(10);
+const SOON: Duration = Duration::from_secs(30);
 
 fn pid_of(reply: &Value) -> u64 {
     reply["result"]["structuredContent"]["pid"].as_u64().unwrap_or_else(|| panic!("no pid in {reply}"))
@@ -107,6 +107,24 @@ async fn lines_that_come_all_at_once_are_answered_each() {
         assert!(names(&list).iter().any(|name| name.ends_with("echo")), "{words:?}: {list}");
         assert_eq!(client.exited(SOON).code(), Some(0));
     }
+}
+
+#[test]
+fn a_client_that_is_cut_off_for_what_it_sent_hears_why() {
+    let folder = Scratch::new();
+    let config = folder.write("servers.toml", &fixture("fix", &[]));
+    let mut client = StdioClient::connect(&config, &["--own"]);
+    // A hundred a minute are answered one by one.
+    for _ in 0..101 {
+        client.send("this is no JSON");
+    }
+    let mut said = Vec::new();
+    while let Some(line) = client.line(SOON) {
+        said.push(line);
+    }
+    let last: Value = serde_json::from_str(said.last().expect("something is said")).unwrap();
+    let message = last["error"]["message"].as_str().unwrap_or_default();
+    assert!(message.contains("closed") && message.contains("more than 100 lines within a minute"), "{last}");
 }
 
 #[tokio::test]

@@ -59,7 +59,10 @@ async fn serve(reloader: Reloader, config: crate::config::Config) -> anyhow::Res
     let gateway = Gateway::builder().config(config).start();
     gateway.serve_http(listener);
     let reloader = Arc::new(reloader);
-    gateway.spawn_to_the_end(control::serve(socket, gateway.clone(), reloader.clone()));
+    gateway.spawn_to_the_end({
+        let (state, gateway, reloader) = (state.clone(), gateway.clone(), reloader.clone());
+        async move { control::serve(socket, &state, gateway, reloader).await }
+    });
     gateway.spawn(reloader.clone().watch(gateway.clone()));
     gateway.spawn(greeting::greet(gateway.clone(), address));
 

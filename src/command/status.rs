@@ -36,13 +36,13 @@ fn write_text(out: &mut impl Write, status: &Value, style: &Style) -> std::io::R
     let gateway = &status["gateway"];
     writeln!(
         out,
-        "seawall {} on http://{}/mcp, up {}, pid {}, {}, {} connected",
+        "seawall {} on http://{}/mcp, up {}, pid {}, {}, {} open",
         str_of(&gateway["version"]),
         str_of(&gateway["listen"]),
         duration(&gateway["uptime_ms"]),
         gateway["pid"],
         size(&gateway["memory_bytes"]),
-        plural(gateway["sessions"].as_u64().unwrap_or(0), "client"),
+        plural(gateway["sessions"].as_u64().unwrap_or(0), "session"),
     )?;
     if let Some(problem) = gateway["config_problem"].as_str() {
         writeln!(out, "{}", style.paint(Colour::Red, "the last edit of servers.toml was not taken:"))?;

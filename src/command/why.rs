@@ -7,6 +7,8 @@ use std::{
     io::{self, Write},
     path::Path,
     process::ExitCode,
+    thread,
+    time::{Duration, Instant},
 };
 
 use clap::Args;
@@ -42,7 +44,7 @@ pub struct WhyArgs {
 pub fn run(args: &WhyArgs, database: &Path) -> anyhow::Result<ExitCode> {
     let reader = Reader::open(database)?;
     let style = Style::of_stdout();
-    match reader.find(&args.id)? {
+    match find(&reader, &args.id)? {
         Found::Failure(row) => {
             let around = Around::failure(&reader, &row)?;
             print::still_read(failure::tell(&mut io::stdout().lock(), &style, &row, &around))?;
@@ -61,6 +63,20 @@ pub fn run(args: &WhyArgs, database: &Path) -> anyhow::Result<ExitCode> {
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// A gateway writes its rows in batches: the id of an error that has just been seen may
+/// be a moment ahead of its row.
+const ROW_LATE_MAX: Duration = Duration::from_secs(1);
+
+fn find(reader: &Reader, id: &str) -> Result<Found, ReadError> {
+    let began = Instant::now();
+    loop {
+        match reader.find(id)? {
+            Found::None if began.elapsed() < ROW_LATE_MAX => thread::sleep(Duration::from_millis(100)),
+            found => return Ok(found),
+        }
+    }
 }
 
 /// So long before and after, what happened to the same server may be cause or effect.

@@ -60,12 +60,16 @@ pub async fn serve<R, W>(
         calls: calls.clone(),
     });
     let peer = Peer::start(0, streams, front.clone(), limits, tasks);
-    let reason = tokio::select! {
-        end = peer.ended() => end.reason,
-        () = farewell.cancelled() => "the gateway is ending".to_owned(),
+    let (reason, guilty) = tokio::select! {
+        end = peer.ended() => (end.reason, end.guilty),
+        () = farewell.cancelled() => ("the gateway is ending".to_owned(), Guilty::None),
     };
     calls.close();
     let _ = timeout(drain, calls.wait()).await;
+    // Whoever is cut off hears why; whoever has left does not read it.
+    if guilty == Guilty::All {
+        peer.complain(rpc_error(INVALID_REQUEST, format!("seawall: this connection is closed: {reason}")));
+    }
     front.abort_all();
     let _ = timeout(LAST_WORDS_TIMEOUT, peer.flushed()).await;
     peer.fail(&Gone::because(reason), Guilty::None);
