@@ -9,7 +9,7 @@ mod support;
 
 use support::{Client, Gateway, Hello, Response, fixture, process::run, wait_until};
 
-const SOON: Duration = Duration::from_secs(10);
+const SOON: Duration = Duration::from_secs(30);
 const JSON: (&str, &str) = ("Content-Type", "application/json");
 const BOTH: (&str, &str) = ("Accept", "application/json, text/event-stream");
 

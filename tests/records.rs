@@ -18,7 +18,7 @@ use support::{
     text_of, wait_until,
 };
 
-const SOON: Duration = Duration::from_secs(15);
+const SOON: Duration = Duration::from_secs(30);
 
 async fn ready(gateway: &Gateway, name: &str) {
     wait_until(SOON, "the server to be ready", async || (gateway.server(name)["state"] == "ready").then_some(())).await;

@@ -10,7 +10,7 @@ mod support;
 
 use support::{Gateway, Hello, Journal, Launch, fixture, scratch::Scratch, text_of, wait_until};
 
-const SOON: Duration = Duration::from_secs(10);
+const SOON: Duration = Duration::from_secs(30);
 const LEGACY: [&str; 4] = ["2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25"];
 
 async fn with_journal(flags: &[&str]) -> (Gateway, Journal) {

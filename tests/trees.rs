@@ -10,7 +10,7 @@ mod support;
 
 use support::{Gateway, Launch, census::Census, fixture, machine::Machine, text_of, wait_until};
 
-const SOON: Duration = Duration::from_secs(10);
+const SOON: Duration = Duration::from_secs(30);
 
 fn kill(pid: u64, signal: Signal) {
     let pid = Pid::from_raw(i32::try_from(pid).expect("a pid fits")).expect("a pid is not zero");

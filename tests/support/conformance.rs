@@ -20,7 +20,7 @@ use super::{
 
 const SCENARIO_MS: &str = "30000";
 const SET: Duration = Duration::from_secs(600);
-const START: Duration = Duration::from_secs(20);
+const START: Duration = Duration::from_secs(60);
 /// What the suite appends to the name of a scenario: `-2026-11-24T21-24-19-955Z`.
 const STAMP_CHARS: usize = 25;
 

@@ -22,9 +22,9 @@ use super::{
     wait::{poll, wait_until},
 };
 
-const START: Duration = Duration::from_secs(20);
+const START: Duration = Duration::from_secs(60);
 /// What a gateway without a call under way may take to end.
-const STOP: Duration = Duration::from_secs(5);
+const STOP: Duration = Duration::from_secs(20);
 const COMMAND: Duration = Duration::from_secs(60);
 const CONFIG: &str = "servers.toml";
 

@@ -138,7 +138,7 @@ impl Drop for Run {
         if matches!(self.child.try_wait(), Ok(None)) {
             self.signal(Signal::TERM);
             let child = &mut self.child;
-            if poll(Duration::from_secs(5), || child.try_wait().ok().flatten()).is_none() {
+            if poll(Duration::from_secs(20), || child.try_wait().ok().flatten()).is_none() {
                 let _ = self.child.kill();
                 let _ = self.child.wait();
             }
