@@ -1,6 +1,10 @@
 //! The first words with a server: which era it is of, and what it is.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    pin::{Pin, pin},
+    sync::Arc,
+    time::Duration,
+};
 
 use futures_util::FutureExt as _;
 use serde::Serialize;
@@ -15,7 +19,8 @@ use crate::{
 
 /// The longest that a server may take from its start to its answer.
 pub const TIMEOUT: Duration = Duration::from_secs(30);
-/// A legacy server may be silent to a question that it does not know.
+/// A legacy server may be silent to a question that it does not know: after so long it is
+/// asked the legacy one as well.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// All that any client may answer.
@@ -42,12 +47,40 @@ const SELF: ClientInfo = ClientInfo { name: "seawall", title: "seawall", version
 /// Greets a server in its era: `known` from an earlier start, else the modern one first,
 /// as the spec advises. What it says of itself has the shape of an `initialize` result.
 pub async fn greet(link: &dyn Link, known: Option<Era>) -> Result<(Era, Payload), GreetError> {
-    if known != Some(Era::Legacy)
-        && let Some(hello) = discover(link).await?
-    {
-        return Ok((Era::Modern, hello));
+    if known == Some(Era::Legacy) {
+        return Ok((Era::Legacy, initialize(link).await?));
     }
-    Ok((Era::Legacy, initialize(link).await?))
+    let mut discovery = pin!(discover(link));
+    match timeout(PROBE_TIMEOUT, &mut discovery).await {
+        Ok(found) => match found? {
+            Some(hello) => Ok((Era::Modern, hello)),
+            None => Ok((Era::Legacy, initialize(link).await?)),
+        },
+        Err(_) => greet_the_silent(link, discovery).await,
+    }
+}
+
+/// It has said nothing yet: a legacy server may never, and a modern one may be slow to
+/// start. So both questions are open now, and the first answer that says yes decides.
+async fn greet_the_silent(
+    link: &dyn Link,
+    mut discovery: Pin<&mut impl Future<Output = Result<Option<Payload>, GreetError>>>,
+) -> Result<(Era, Payload), GreetError> {
+    let mut hello = pin!(initialize(link));
+    tokio::select! {
+        biased;
+        found = &mut discovery => match found? {
+            Some(hello) => Ok((Era::Modern, hello)),
+            None => Ok((Era::Legacy, hello.await?)),
+        },
+        hello = &mut hello => match hello {
+            Ok(hello) => Ok((Era::Legacy, hello)),
+            Err(refusal) => match timeout(PROBE_TIMEOUT, discovery).await {
+                Ok(Ok(Some(hello))) => Ok((Era::Modern, hello)),
+                _ => Err(refusal.into()),
+            },
+        },
+    }
 }
 
 #[derive(Debug)]
@@ -72,9 +105,9 @@ pub(super) fn own_params(params: &Payload) -> Payload {
 async fn discover(link: &dyn Link) -> Result<Option<Payload>, GreetError> {
     let params = own_params(&Payload::literal("{}"));
     let ask = link.ask(Method::of("server/discover"), Some(params), Arc::new(Trail::new()));
-    let found = match timeout(PROBE_TIMEOUT, ask).await {
-        Ok(Ok(Answer::Result(found))) => found,
-        Ok(Ok(Answer::Error(error))) if error.error_code() == Some(era::UNSUPPORTED_VERSION) => {
+    let found = match ask.await {
+        Ok(Answer::Result(found)) => found,
+        Ok(Answer::Error(error)) if error.error_code() == Some(era::UNSUPPORTED_VERSION) => {
             let supported = error.member("data").and_then(|data| data.member("supported"));
             let versions: Vec<String> = supported.and_then(|list| list.read().ok()).unwrap_or_default();
             if versions.iter().any(|version| LEGACY_VERSIONS.contains(&version.as_str())) {
@@ -82,15 +115,13 @@ async fn discover(link: &dyn Link) -> Result<Option<Payload>, GreetError> {
             }
             return Err(StartError::Transient(unspoken(&versions.join(", "))).into());
         }
-        // Silence, or an error of any other kind: the legacy question decides.
-        Err(_) | Ok(Ok(Answer::Error(_)) | Err(LinkError::Http { sent: true, .. } | LinkError::Busy { .. })) => {
-            return Ok(None);
-        }
-        Ok(Err(LinkError::Auth(reason))) => return Err(StartError::Permanent(reason).into()),
-        Ok(Err(error @ (LinkError::NotSent(_) | LinkError::Http { .. }))) => {
+        // An error of any other kind: the legacy question decides.
+        Ok(Answer::Error(_)) | Err(LinkError::Http { sent: true, .. } | LinkError::Busy { .. }) => return Ok(None),
+        Err(LinkError::Auth(reason)) => return Err(StartError::Permanent(reason).into()),
+        Err(error @ (LinkError::NotSent(_) | LinkError::Http { .. })) => {
             return Err(StartError::Transient(describe(&error)).into());
         }
-        Ok(Err(error)) => return Err(GreetError { error: StartError::Transient(describe(&error)), at_probe: true }),
+        Err(error) => return Err(GreetError { error: StartError::Transient(describe(&error)), at_probe: true }),
     };
     let versions: Vec<String> = found.member("supportedVersions").and_then(|list| list.read().ok()).unwrap_or_default();
     if versions.iter().any(|version| version == MODERN_VERSION) {
@@ -178,6 +209,70 @@ fn describe(error: &LinkError) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{
+        call::BoxFuture,
+        link::{Gone, Vitals},
+    };
+
+    /// Answers each question after so long; what it is not asked in its era it refuses.
+    struct Slow {
+        answers_after: Duration,
+        era: Era,
+        /// Says nothing at all to what it does not know.
+        is_mute: bool,
+    }
+
+    impl Link for Slow {
+        fn ask(&self, method: Method, _: Option<Payload>, _: Arc<Trail>) -> BoxFuture<'_, Result<Answer, LinkError>> {
+            let answer = match (self.era, method.as_str()) {
+                (Era::Modern, "server/discover") => r#"{"supportedVersions":["2026-07-28"],"capabilities":{}}"#,
+                (Era::Legacy, "initialize") => r#"{"protocolVersion":"2025-11-25","capabilities":{}}"#,
+                _ if self.is_mute => return Box::pin(std::future::pending()),
+                _ => {
+                    let refusal = Answer::Error(Payload::literal(r#"{"code":-32601,"message":"not that"}"#));
+                    // Refusals come as the answers do, and a moment earlier.
+                    let after = self.answers_after.saturating_sub(Duration::from_millis(1));
+                    return Box::pin(async move {
+                        tokio::time::sleep(after).await;
+                        Ok(refusal)
+                    });
+                }
+            };
+            Box::pin(async move {
+                tokio::time::sleep(self.answers_after).await;
+                Ok(Answer::Result(Payload::literal(answer)))
+            })
+        }
+
+        fn tell(&self, _: Method, _: Option<Payload>) -> Result<(), LinkError> {
+            Ok(())
+        }
+
+        fn gone(&self) -> BoxFuture<'_, Gone> {
+            Box::pin(std::future::pending())
+        }
+
+        fn close(&self, _: Duration) -> BoxFuture<'_, ()> {
+            Box::pin(std::future::ready(()))
+        }
+
+        fn vitals(&self) -> Vitals {
+            Vitals::default()
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_server_of_either_era_may_be_slow_or_mute() {
+        for era in [Era::Modern, Era::Legacy] {
+            for is_mute in [false, true] {
+                for seconds in [0, 2, 4, 20] {
+                    let link = Slow { answers_after: Duration::from_secs(seconds), era, is_mute };
+                    let greeted = greet(&link, None).await.map(|(era, _)| era);
+                    assert_eq!(greeted.ok(), Some(era), "after {seconds} s, mute: {is_mute}");
+                }
+            }
+        }
+    }
 
     #[test]
     fn a_discovery_reads_like_an_initialization() {
