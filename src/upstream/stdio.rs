@@ -23,8 +23,12 @@ use crate::{
     wire::peer::{End, Guilty, Limits, Listener, Peer},
 };
 
-/// How long the end of the output waits for the exit of the process, and the reverse.
-const BOTH_ENDS_WAIT: Duration = Duration::from_millis(50);
+/// How long the end of the output waits for the exit of the process. One that has ended is
+/// noticed within a few milliseconds unless the machine has no time for it; one that lives
+/// on without an output is broken anyway.
+const EXIT_WAIT: Duration = Duration::from_millis(500);
+/// How long the exit of the process waits for the end of its output: a grandchild may hold it.
+const OUTPUT_END_WAIT: Duration = Duration::from_millis(50);
 /// How long the end of its stderr is waited for once it has exited.
 const LAST_WORDS_WAIT: Duration = Duration::from_millis(40);
 /// How long a process that broke off its connection may live on.
@@ -79,8 +83,8 @@ impl StdioLink {
     /// Waits for the end, tells everybody, and sees to it that nothing is left.
     async fn watch(self) {
         let (end, exit) = tokio::select! {
-            end = self.peer.ended() => (Some(end), timeout(BOTH_ENDS_WAIT, self.child.exited()).await.ok()),
-            exit = self.child.exited() => (timeout(BOTH_ENDS_WAIT, self.peer.ended()).await.ok(), Some(exit)),
+            end = self.peer.ended() => (Some(end), timeout(EXIT_WAIT, self.child.exited()).await.ok()),
+            exit = self.child.exited() => (timeout(OUTPUT_END_WAIT, self.peer.ended()).await.ok(), Some(exit)),
         };
         if exit.is_some() {
             // What it said last tells why.
