@@ -19,6 +19,7 @@ use crate::{
         Gateway,
         reload::{Overrides, Reloader},
     },
+    heap,
     service::fault::{Fault, classify},
 };
 
@@ -171,6 +172,19 @@ fn gateway_or_own(
 }
 
 /// Waits for SIGTERM or SIGINT.
+/// SIGUSR2 asks one of seawall's own services what fills its memory.
+async fn profile_on_usr2(folder: PathBuf, name: &'static str) {
+    let Ok(mut asked) = signal(SignalKind::user_defined2()) else { return };
+    while asked.recv().await.is_some() {
+        let folder = folder.clone();
+        match tokio::task::spawn_blocking(move || heap::profile(&folder, name)).await {
+            Ok(Ok(path)) => tracing::info!("a heap profile was written: {}", path.display()),
+            Ok(Err(error)) => tracing::warn!("{error}"),
+            Err(error) => tracing::error!("the heap profile: {error}"),
+        }
+    }
+}
+
 async fn told_to_stop() -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate()).context("SIGTERM cannot be waited for")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("SIGINT cannot be waited for")?;

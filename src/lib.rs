@@ -116,6 +116,8 @@ pub mod link;
 
 pub mod wire;
 
+pub mod heap;
+
 pub mod id;
 
 pub mod text;

@@ -10,6 +10,10 @@ use tracing_subscriber::EnvFilter;
 use cli::{Cli, Command, LogFormat};
 use seawall::{command, process::launcher};
 
+/// Samples what is allocated where, for heap profiles, and gives memory back after a flood.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 fn main() -> ExitCode {
     // Before anything else: this may be the process that becomes a server.
     if let Some(code) = launcher::enter() {

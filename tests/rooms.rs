@@ -31,7 +31,7 @@ const ORDER: &[&[&str]] = &[
     &["call", "failure", "session", "era"],
     // Knows nothing of MCP; what it reports, a link hands on.
     &["sandbox"],
-    &["id", "text"],
+    &["heap", "id", "text"],
 ];
 
 /// A call names its session and how it ended, a failure quotes the answer of a call, a
@@ -48,6 +48,7 @@ const KNOWS_LITTLE: &[(&str, &[&str])] = &[
     ("builtin", &["failure", "id", "text"]),
     ("layer", &["call", "failure", "id", "respond", "store", "testing", "text"]),
     ("link", &["call", "era", "sandbox"]),
+    ("heap", &[]),
     ("id", &[]),
     ("text", &[]),
 ];

@@ -7,6 +7,7 @@ use std::{
     fs,
     io::{BufRead as _, BufReader, Read as _, Write as _},
     net::TcpListener,
+    process::Command,
     sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
@@ -490,6 +491,38 @@ fn the_gateway_is_watched_by_a_call_through_its_whole_stack() {
     assert!(poll(WITHIN, is_well).is_some(), "{}", run.log.text());
     run.signal(Signal::TERM);
     assert_eq!(ending(run.end()), 0);
+}
+
+/// Debian's `jeprof` reads it too, where there is one.
+#[test]
+fn usr2_makes_a_service_of_seawalls_own_write_a_heap_profile() {
+    let services = Services::new(&format!(
+        "[gateway]\nlisten = \"127.0.0.1:{}\"\n[servers.seawall]\nbuiltin = \"seawall\"\n[services.one]\nbuiltin = \"gateway\"\n",
+        free_port()
+    ));
+    let run = services.start();
+    // It hears signals once it says that it listens.
+    assert!(poll(WITHIN, || run.log.has("listening on").then_some(())).is_some(), "{}", run.log.text());
+    run.signal(Signal::USR2);
+    let written = || {
+        let mut files = fs::read_dir(services.file(".seawall/heap")).ok()?.flatten().map(|entry| entry.path());
+        files.find(|path| fs::metadata(path).is_ok_and(|file| file.len() > 0))
+    };
+    let profile = poll(WITHIN, written).unwrap_or_else(|| panic!("no profile\n{}", run.log.text()));
+    assert!(fs::read(&profile).expect("read").starts_with(b"heap_v2/"), "{}", profile.display());
+    match Command::new("jeprof").arg("--text").arg(env!("CARGO_BIN_EXE_seawall")).arg(&profile).output() {
+        Ok(read) => {
+            let table = String::from_utf8_lossy(&read.stdout).into_owned();
+            assert!(
+                read.status.success() && table.contains("tokio"),
+                "{table}{}",
+                String::from_utf8_lossy(&read.stderr)
+            );
+        }
+        Err(_) => println!("skipped: no jeprof on PATH"),
+    }
+    run.signal(Signal::TERM);
+    assert_eq!(ending(run.end()), 0, "and it goes on until it is told to stop");
 }
 
 #[test]

@@ -9,6 +9,7 @@ use super::{block_on, load_config};
 use crate::{
     config::{Alert, Config, MemoryWatch, Notify, Service, ServiceKind},
     gateway::reload::Overrides,
+    heap,
     service::{
         exec, memory,
         notify::Sink,
@@ -67,6 +68,9 @@ pub fn run(args: Args, config: Option<PathBuf>) -> anyhow::Result<ExitCode> {
         },
     };
     let mut job = job(service, argv, &config, seawall);
+    if let ServiceKind::Builtin { .. } = service.kind {
+        sample_the_heap(&mut job.env);
+    }
     job.now = args.now;
     job.stop_within = args.stop_within.unwrap_or(job.stop_within);
     job.sample_every = args.sample_every.unwrap_or(job.sample_every);
@@ -105,6 +109,14 @@ fn job(service: &Service, argv: Vec<String>, config: &Config, seawall: PathBuf) 
         seawall,
         stop_within: run::STOP_WITHIN,
         problem: service.problem.clone(),
+    }
+}
+
+/// Unless the user has words of their own for the allocator.
+fn sample_the_heap(env: &mut Vec<(String, String)>) {
+    let (name, value) = heap::SAMPLING;
+    if std::env::var_os(name).is_none() && !env.iter().any(|(known, _)| known == name) {
+        env.push((name.to_owned(), value.to_owned()));
     }
 }
 

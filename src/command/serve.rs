@@ -8,7 +8,7 @@ use tokio::{
     signal::unix::{SignalKind, signal},
 };
 
-use super::{block_on, greeting, load_config, told_to_stop};
+use super::{block_on, greeting, load_config, profile_on_usr2, told_to_stop};
 use crate::{
     control,
     gateway::{
@@ -16,6 +16,7 @@ use crate::{
         lock::StateLock,
         reload::{Overrides, Reloader},
     },
+    heap,
 };
 
 const EXAMPLES: &str = "\
@@ -67,6 +68,8 @@ async fn serve(reloader: Reloader, config: crate::config::Config) -> anyhow::Res
     gateway.spawn(greeting::greet(gateway.clone(), address));
 
     gateway.spawn(reload_on_hangup(reloader, gateway.clone()));
+    gateway.spawn(profile_on_usr2(state.join("heap"), "gateway"));
+    heap::tidy();
 
     told_to_stop().await?;
     eprintln!(

@@ -1,0 +1,98 @@
+//! Heap profiles of seawall's own processes, in the form that `jeprof` and `pprof` open.
+//!
+//! The allocator of the binary samples who allocated what, if it was told to when the
+//! process began: `seawall run` tells the services that it starts. Knows nothing of signals
+//! and of servers.toml.
+
+use std::{
+    fs, io,
+    os::unix::{ffi::OsStrExt as _, fs::DirBuilderExt as _},
+    path::{Path, PathBuf},
+    time::SystemTime,
+};
+
+/// What a process finds in its environment if it is to take samples: one in half a mebibyte
+/// that is allocated, which costs less than can be measured.
+pub const SAMPLING: (&str, &str) = ("_RJEM_MALLOC_CONF", "prof:true,prof_active:true,lg_prof_sample:19");
+
+/// The oldest are deleted.
+const KEPT_PROFILES: usize = 10;
+const EXTENSION: &str = "heap";
+
+#[derive(Debug, thiserror::Error)]
+pub enum HeapError {
+    #[error(
+        "this process takes no samples of its heap; `seawall run` starts services so that they do, or set {}={} \
+         before it starts",
+        SAMPLING.0,
+        SAMPLING.1
+    )]
+    NotSampling,
+    #[error("the heap profile cannot be written to {}: {why}", path.display())]
+    NotWritten { path: PathBuf, why: String },
+}
+
+/// Gives memory that is not needed any more back to the system, in the background.
+pub fn tidy() {
+    let _ = tikv_jemalloc_ctl::background_thread::write(true);
+}
+
+/// Writes what is allocated now into a new file in `folder`.
+pub fn profile(folder: &Path, name: &str) -> Result<PathBuf, HeapError> {
+    if !tikv_jemalloc_ctl::profiling::prof::read().unwrap_or(false) {
+        return Err(HeapError::NotSampling);
+    }
+    let now_ms = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_millis();
+    let path = folder.join(format!("{name}-{now_ms}.{EXTENSION}"));
+    let not_written = |why: String| HeapError::NotWritten { path: path.clone(), why };
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(|error| not_written(error.to_string()))?;
+    make_room(folder, name).map_err(|error| not_written(error.to_string()))?;
+    let mut file = path.as_os_str().as_bytes().to_vec();
+    file.push(0);
+    // The allocator keeps a name for good; that is a hundred bytes for each time somebody asks.
+    tikv_jemalloc_ctl::raw::write_str(b"prof.dump\0", file.leak()).map_err(|error| not_written(error.to_string()))?;
+    Ok(path)
+}
+
+fn make_room(folder: &Path, name: &str) -> io::Result<()> {
+    let is_ours = |path: &PathBuf| {
+        let stem = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
+        path.extension().is_some_and(|extension| extension == EXTENSION)
+            && stem.rsplit_once('-').is_some_and(|(whose, _)| whose == name)
+    };
+    let mut old: Vec<PathBuf> = fs::read_dir(folder)?.flatten().map(|entry| entry.path()).filter(is_ours).collect();
+    // The time is in the name, in as many digits.
+    old.sort();
+    for path in old.iter().rev().skip(KEPT_PROFILES - 1) {
+        fs::remove_file(path)?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_oldest_make_room_and_others_are_left_alone() {
+        let folder = tempfile::tempdir().expect("a folder");
+        for number in 0..12 {
+            fs::write(folder.path().join(format!("gateway-17000000000{number:02}.heap")), "").expect("written");
+        }
+        fs::write(folder.path().join("emit-server-1700000000000.heap"), "").expect("written");
+        make_room(folder.path(), "gateway").expect("room");
+        let mut left: Vec<_> =
+            fs::read_dir(folder.path()).expect("read").map(|entry| entry.unwrap().file_name()).collect();
+        left.sort();
+        assert_eq!(left.len(), KEPT_PROFILES, "nine of the gateway's, for one is to come, and the other: {left:?}");
+        assert!(left.contains(&"gateway-1700000000011.heap".into()));
+        assert!(left.contains(&"emit-server-1700000000000.heap".into()));
+    }
+
+    #[test]
+    fn a_process_that_takes_no_samples_says_how_to() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let error = profile(folder.path(), "gateway").expect_err("no samples").to_string();
+        assert!(error.contains("seawall run"), "{error}");
+    }
+}
