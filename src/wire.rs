@@ -2,6 +2,7 @@
 //! serves both directions. Knows nothing of MCP but the name of its cancellation.
 
 pub mod envelope;
+pub mod events;
 pub mod lines;
 pub mod peer;
 mod pending;
