@@ -78,8 +78,22 @@ pub(super) fn is_count(name: &str, value: &str) -> bool {
     plural && !value.is_empty() && value.len() <= 12 && value.bytes().all(|b| b.is_ascii_digit())
 }
 
+/// What is replaced can uncover something else; texts that go on like this are made up.
+const ROUNDS_MAX: usize = 8;
+
 /// `text` with every secret that can be recognised replaced.
 pub(super) fn scrubbed(text: &str) -> Cow<'_, str> {
+    let mut kept = scrubbed_once(text);
+    for _ in 1..ROUNDS_MAX {
+        match scrubbed_once(&kept) {
+            Cow::Owned(next) if next != kept => kept = Cow::Owned(next),
+            _ => break,
+        }
+    }
+    kept
+}
+
+fn scrubbed_once(text: &str) -> Cow<'_, str> {
     let bytes = text.as_bytes();
     let (mut out, mut copied, mut at) = (String::new(), 0, 0);
     while at < bytes.len() {
@@ -266,6 +280,7 @@ mod tests {
             ("-----BEGIN RSA PRIVATE KEY-----\nMIIE\n-----END RSA PRIVATE KEY-----\nok", "[redacted]\nok"),
             ("-----BEGIN PRIVATE KEY-----\nMIIE", "[redacted]"),
             ("MIIE\n-----END PRIVATE KEY----- ok", "[redacted] ok"),
+            ("MIIE\n-----END PRIVATE KEY----- MIIF\n-----END RSA PRIVATE KEY----- ok", "[redacted] ok"),
         ];
         for (text, expected) in cases {
             assert_eq!(scrubbed(text), expected, "of {text}");
