@@ -207,8 +207,8 @@ async fn connection(stream: UnixStream, gateway: &Gateway, reloader: &reload::Re
     let (read, mut write) = stream.into_split();
     let mut read = BufReader::new(read);
     let mut line = Vec::new();
-    let arrival = (&mut read).take(REQUEST_MAX_BYTES).read_until(b'\n', &mut line).await;
-    if arrival.is_err() || line.is_empty() {
+    let arrival = timeout(REQUEST_TIMEOUT, (&mut read).take(REQUEST_MAX_BYTES).read_until(b'\n', &mut line)).await;
+    if !matches!(arrival, Ok(Ok(_))) || line.is_empty() {
         return;
     }
     let request: Request = match serde_json::from_slice(&line) {
@@ -284,4 +284,18 @@ async fn stdio(
     let (drain, farewell) = (gateway.config().gateway.drain, gateway.farewell_signal());
     let (gate, limits) = (gateway.gate(), gateway.limits());
     downstream::stdio::serve((read, write), gate, scope, limits, drain, farewell, gateway.tasks()).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn who_connects_and_says_nothing_gives_its_place_back() {
+        let (_silent, accepted) = UnixStream::pair().expect("a pair of sockets");
+        let gateway = Gateway::builder().start();
+        let reloader = reload::Reloader::new(Path::new("servers.toml"), reload::Overrides::default());
+        let served = timeout(2 * REQUEST_TIMEOUT, connection(accepted, &gateway, &reloader)).await;
+        assert!(served.is_ok(), "it was still waited for");
+    }
 }
