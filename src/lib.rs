@@ -110,7 +110,8 @@ pub mod session;
 
 pub mod era;
 
-mod mcp_param;
+#[doc(hidden)]
+pub mod mcp_param;
 
 pub mod link;
 
@@ -121,6 +122,8 @@ pub mod heap;
 pub mod id;
 
 pub mod text;
+
+mod sync;
 
 #[doc(hidden)]
 pub mod testing;

@@ -9,11 +9,11 @@ use crate::call::Payload;
 
 /// One argument and the header that repeats it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Mirrored {
+pub struct Mirrored {
     /// What follows `Mcp-Param-`.
-    pub(crate) header: String,
+    pub header: String,
     /// The chain of `properties` keys that leads to it.
-    pub(crate) path: Vec<String>,
+    pub path: Vec<String>,
 }
 
 const KEY: &str = "x-mcp-header";
@@ -21,7 +21,7 @@ const KEY: &str = "x-mcp-header";
 const SAFE_INTEGER_MAX: f64 = 9_007_199_254_740_991.0;
 
 /// The mirrored arguments of a tool's definition; `Err` says why it is invalid.
-pub(crate) fn of_tool(tool: &Payload) -> Result<Vec<Mirrored>, String> {
+pub fn of_tool(tool: &Payload) -> Result<Vec<Mirrored>, String> {
     // Hardly any tool has one.
     if memchr::memmem::find(tool.as_bytes(), KEY.as_bytes()).is_none() {
         return Ok(Vec::new());
@@ -80,12 +80,12 @@ fn is_token(byte: u8) -> bool {
 }
 
 /// The argument at a path; `None` for one that is absent or null.
-pub(crate) fn value_at<'a>(arguments: &'a Value, path: &[String]) -> Option<&'a Value> {
+pub fn value_at<'a>(arguments: &'a Value, path: &[String]) -> Option<&'a Value> {
     path.iter().try_fold(arguments, |value, key| value.get(key)).filter(|value| !value.is_null())
 }
 
 /// A primitive value as a header's text.
-pub(crate) fn as_text(value: &Value) -> Option<String> {
+pub fn as_text(value: &Value) -> Option<String> {
     match value {
         Value::String(text) => Some(text.clone()),
         Value::Bool(yes) => Some(yes.to_string()),
@@ -98,7 +98,7 @@ pub(crate) fn as_text(value: &Value) -> Option<String> {
 }
 
 /// Whether a header's text says the value; numbers are compared as numbers.
-pub(crate) fn equal(value: &Value, header: &str) -> bool {
+pub fn equal(value: &Value, header: &str) -> bool {
     match value {
         Value::Number(number) => number.as_f64().is_some_and(|n| header.trim().parse() == Ok(n)),
         value => as_text(value).as_deref() == Some(header),

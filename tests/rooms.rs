@@ -32,6 +32,7 @@ const ORDER: &[&[&str]] = &[
     // Knows nothing of MCP; what it reports, a link hands on.
     &["sandbox"],
     &["heap", "id", "text"],
+    &["sync"],
 ];
 
 /// A call names its session and how it ended, a failure quotes the answer of a call, a
@@ -51,6 +52,7 @@ const KNOWS_LITTLE: &[(&str, &[&str])] = &[
     ("heap", &[]),
     ("id", &[]),
     ("text", &[]),
+    ("sync", &[]),
 ];
 
 /// Crates, and the files and folders of `src/` that may name them.

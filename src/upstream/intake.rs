@@ -97,8 +97,13 @@ impl Intake {
             return refuse(answerer, "too many questions are open already");
         };
         let asking = self.inflight.asking(session.number);
+        let stop = lane.stop.clone();
         lane.common.tasks.spawn(async move {
-            answerer.answer(back.ask(method, params).await);
+            tokio::select! {
+                answer = back.ask(method, params) => answerer.answer(answer),
+                // A client that never answers must not outlive the server that asked.
+                () = stop.cancelled() => {}
+            }
             drop((permit, asking));
         });
     }

@@ -101,6 +101,8 @@ impl HttpSession {
             mailbox.cancel();
         }
         self.outbox.standing().close();
+        // A server that asked it something must not wait for ever.
+        self.outbox.questions.end();
     }
 }
 
@@ -233,5 +235,28 @@ impl Sessions {
         for session in self.0.read().unwrap_or_else(PoisonError::into_inner).values() {
             session.outbox.close_standing();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt as _;
+
+    use super::*;
+    use crate::testing;
+
+    #[tokio::test]
+    async fn who_asked_a_client_that_has_left_hears_so() {
+        let outbox = Arc::new(Outbox::default());
+        let session = HttpSession::new(Arc::new(testing::session()), outbox.clone());
+        let _standing = outbox.open_standing();
+        let wire = StandingWire(outbox);
+        let mut question = wire.ask(Method::of("roots/list"), None);
+        assert!((&mut question).now_or_never().is_none(), "the client has not answered");
+        session.end();
+        let answer = question.now_or_never().expect("it is answered at once");
+        assert!(matches!(&answer, Answer::Error(error) if error.as_str().contains("the client is gone")), "{answer:?}");
+        let late = wire.ask(Method::of("roots/list"), None).now_or_never().expect("nobody is asked any more");
+        assert!(matches!(late, Answer::Error(_)));
     }
 }
