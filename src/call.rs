@@ -4,23 +4,17 @@
 //! bytes it came as. Only this file looks inside a payload, so that what seawall
 //! has no reason to change leaves equal to the last digit.
 
-use std::{
-    fmt,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
-    },
-    time::Duration,
-};
+use std::{fmt, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use tokio::time::Instant;
 
 use crate::{failure::Class, failure::Failure, session::Session};
 
 mod payload;
+mod trail;
 
 pub use payload::{Edit, Payload};
+pub use trail::{Asking, Trail};
 
 /// What every layer of a tool's stack is, seen from outside.
 pub type CallService<E> = tower::util::BoxCloneSyncService<Call, Reply, E>;
@@ -100,97 +94,6 @@ impl fmt::Debug for Caller {
             .field("session", &self.session)
             .field("request_id", &self.request_id)
             .finish_non_exhaustive()
-    }
-}
-
-/// What the inner rooms learn about a call while it is under way, for the outer
-/// ones to read: when its bytes left, when it last showed life, and who has it.
-#[derive(Debug)]
-pub struct Trail {
-    began: Instant,
-    /// Microseconds after `began`, plus one; zero while nothing was sent.
-    last_life_us: AtomicU64,
-    instance: AtomicU64,
-    /// Questions of the server that the client has not answered yet.
-    open_questions: AtomicU64,
-    timed_out: AtomicBool,
-}
-
-/// A question is open: see [`Trail::asks`].
-#[derive(Debug)]
-pub struct Asking(Arc<Trail>);
-
-impl Drop for Asking {
-    fn drop(&mut self) {
-        self.0.alive();
-        self.0.open_questions.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-impl Default for Trail {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
-impl Trail {
-    pub fn new() -> Self {
-        Trail {
-            began: Instant::now(),
-            last_life_us: AtomicU64::new(0),
-            instance: AtomicU64::new(0),
-            open_questions: AtomicU64::new(0),
-            timed_out: AtomicBool::new(false),
-        }
-    }
-
-    pub fn began(&self) -> Instant {
-        self.began
-    }
-
-    /// The bytes were handed over to `instance`: the silence clock starts.
-    pub fn sent_to(&self, instance: u64) {
-        self.instance.store(instance, Ordering::Relaxed);
-        self.alive();
-    }
-
-    /// The server showed life on behalf of this call.
-    pub fn alive(&self) {
-        let since_began_us = u64::try_from(self.began.elapsed().as_micros()).unwrap_or(u64::MAX - 1);
-        self.last_life_us.store(since_began_us + 1, Ordering::Relaxed);
-    }
-
-    /// The server waits for its client: while a person thinks, it is not silent.
-    pub fn asks(self: &Arc<Self>) -> Asking {
-        self.open_questions.fetch_add(1, Ordering::Relaxed);
-        Asking(self.clone())
-    }
-
-    /// When the call was sent or last showed life; `None` while nothing was sent.
-    pub fn last_life(&self) -> Option<Instant> {
-        match self.last_life_us.load(Ordering::Relaxed) {
-            0 => None,
-            _ if self.open_questions.load(Ordering::Relaxed) > 0 => Some(Instant::now()),
-            after_us => Some(self.began + Duration::from_micros(after_us - 1)),
-        }
-    }
-
-    /// The number of the instance that has the call, once it was sent.
-    pub fn instance(&self) -> Option<u64> {
-        match self.instance.load(Ordering::Relaxed) {
-            0 => None,
-            number => Some(number),
-        }
-    }
-
-    /// The call is late: what is dropped now is dropped for that reason.
-    pub fn time_out(&self) {
-        self.timed_out.store(true, Ordering::Relaxed);
-    }
-
-    /// Tells a call that took too long from one whose client gave up.
-    pub fn timed_out(&self) -> bool {
-        self.timed_out.load(Ordering::Relaxed)
     }
 }
 
