@@ -1,12 +1,8 @@
 //! The bounded queue from every handle to the one writer, and what both ends share.
 
 use std::{
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
-        mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel},
-    },
-    time::Instant,
+    sync::Arc,
+    time::{Duration, Instant},
 };
 
 use super::{
@@ -14,12 +10,25 @@ use super::{
     lock,
     row::{EventRecord, EventType, FailureRow},
 };
-use crate::failure::Recording;
+use crate::{
+    failure::Recording,
+    sync::{
+        Mutex,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+        mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel},
+    },
+};
 
 /// Rows under way to the writer. With their texts at the bound that is 64 MiB.
 pub(super) const QUEUE_ROWS: usize = 8192;
 /// Places beside those of the rows, so that a full queue can still be flushed and closed.
 const CONTROL_SLOTS: usize = 64;
+/// A handle that has counted its row in puts it into the queue right after. After the
+/// close the writer waits for such rows, but no longer than this.
+const LAST_ROWS_WAIT: Duration = Duration::from_millis(100);
+const LAST_ROWS_LOOK: Duration = Duration::from_millis(1);
+/// Beside the count of the rows that are under way: no more are taken.
+const CLOSED: usize = 1 << (usize::BITS - 1);
 
 pub(super) enum Parcel {
     Failure(Box<FailureRow>, Recording),
@@ -49,11 +58,14 @@ pub(super) struct Queue {
 impl Queue {
     /// Takes a row if there is room for one of its kind, else counts it as lost.
     pub(super) fn offer(&self, kind: Kind, parcel: Parcel) {
+        if self.shared.queued.load(Ordering::Relaxed) & CLOSED != 0 {
+            return self.shared.drops.count(kind);
+        }
         let held = self.shared.queued.fetch_add(1, Ordering::Relaxed);
-        let open = !self.shared.closed.load(Ordering::Relaxed);
+        let open = held & CLOSED == 0;
         if !(open && kind.fits(held, QUEUE_ROWS) && self.sender.try_send(parcel).is_ok()) {
-            self.shared.queued.fetch_sub(1, Ordering::Relaxed);
             self.shared.drops.count(kind);
+            self.shared.queued.fetch_sub(1, Ordering::Relaxed);
         }
     }
 
@@ -98,23 +110,38 @@ impl Inbox {
             Err(RecvTimeoutError::Disconnected) => Err(Nothing::EverAgain),
         }
     }
+
+    /// After the close: what is still in the queue, or on its way into it. Count and
+    /// close are one number, so that a row is counted here or finds it closed.
+    pub(super) fn last(&self) -> Option<Parcel> {
+        let until = Instant::now() + LAST_ROWS_WAIT;
+        loop {
+            let is_awaited = self.shared.queued() > 0 && Instant::now() < until;
+            let wait = if is_awaited { LAST_ROWS_LOOK } else { Duration::ZERO };
+            match self.next(Some(Instant::now() + wait)) {
+                Ok(parcel) => return Some(parcel),
+                Err(Nothing::Yet) if is_awaited => {}
+                Err(_) => return None,
+            }
+        }
+    }
 }
 
 /// What the writer knows and the handles may ask without waiting for it.
 #[derive(Debug, Default)]
 pub(super) struct Shared {
     pub(super) drops: Drops,
+    /// Rows in the queue and on their way into it, and whether it is [`CLOSED`].
     queued: AtomicUsize,
     backlog: AtomicUsize,
     spilled_bytes: AtomicU64,
-    closed: AtomicBool,
     trouble: Mutex<Option<String>>,
 }
 
 impl Shared {
     /// No more rows: so that closing comes to an end under load.
     pub(super) fn close(&self) {
-        self.closed.store(true, Ordering::Relaxed);
+        self.queued.fetch_or(CLOSED, Ordering::Relaxed);
     }
 
     pub(super) fn set_trouble(&self, trouble: Option<String>) {
@@ -131,7 +158,11 @@ impl Shared {
     }
 
     pub(super) fn pending(&self) -> usize {
-        self.queued.load(Ordering::Relaxed) + self.backlog.load(Ordering::Relaxed)
+        self.queued() + self.backlog.load(Ordering::Relaxed)
+    }
+
+    fn queued(&self) -> usize {
+        self.queued.load(Ordering::Relaxed) & !CLOSED
     }
 
     pub(super) fn spilled_bytes(&self) -> u64 {

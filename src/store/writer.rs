@@ -240,7 +240,7 @@ impl Writer {
 
     /// Takes the last rows, writes them within the time left, and answers.
     fn finish(mut self) {
-        while let Ok(parcel) = self.inbox.next(Some(Instant::now())) {
+        while let Some(parcel) = self.inbox.last() {
             self.take(parcel);
             if self.has_full_batch() {
                 self.write();
