@@ -1,18 +1,16 @@
 //! What is on its way to one stream of a client: bounded, never blocking, and without
 //! cost for the many calls on whose stream nothing is ever said.
 
-use std::{
-    collections::VecDeque,
+use std::{collections::VecDeque, sync::Arc};
+
+use crate::{
+    call::{Answer, Method, Payload},
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Mutex, MutexGuard, Notify, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
 };
-
 use bytes::Bytes;
-use tokio::sync::Notify;
-
-use crate::call::{Answer, Method, Payload};
 
 /// A client that does not read loses what comes on top.
 const HELD_MAX_MESSAGES: usize = 256;
@@ -178,7 +176,12 @@ impl Mailbox {
     }
 
     fn end(&self, state: State) {
-        self.held().state = state;
+        let mut held = self.held();
+        // What was cancelled stays so: whoever waits for that may look only now.
+        if held.state != State::Cancelled {
+            held.state = state;
+        }
+        drop(held);
         self.changed.notify_one();
     }
 }
