@@ -191,7 +191,7 @@ impl FailureRow {
 
 impl EventRecord {
     /// The record of something that happens at this moment.
-    pub(super) fn now(event: Event) -> Self {
+    pub fn now(event: Event) -> Self {
         EventRecord {
             id: Id::now().to_string(),
             timestamp_ms: signed(unix_ms()),

@@ -5,18 +5,21 @@
 use std::{
     collections::HashMap,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc,
         atomic::{AtomicU64, Ordering},
     },
 };
-
-use tokio::sync::Notify;
 
 use super::pulse::Pulse;
 use crate::{
     call::{Asking, Back, Call, Caller, Edit, Method, Payload, Trail},
     session::Session,
+    sync::{Mutex, MutexGuard, Notify, PoisonError},
 };
+
+#[cfg(test)]
+#[path = "inflight/model.rs"]
+mod model;
 
 #[derive(Debug, Default)]
 pub(super) struct InFlight {
@@ -205,7 +208,7 @@ fn own_token(params: &Payload, number: u64) -> Option<(Payload, Payload)> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::{Mutex, atomic::AtomicBool};
+    use std::sync::atomic::AtomicBool;
 
     use super::*;
     use crate::{

@@ -1,9 +1,7 @@
 //! What a server's task is asked to do: a board with one place for each kind of
 //! order, so that a flood of one kind never crowds out another and nothing waits.
 
-use std::sync::{Mutex, PoisonError};
-
-use tokio::sync::Notify;
+use crate::sync::{Mutex, Notify, PoisonError};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Order {

@@ -1,16 +1,18 @@
 //! The requests that await an answer: who waits, and whether the bytes have left.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-};
+use std::{collections::HashMap, sync::Arc};
 
 use tokio::sync::oneshot;
 
 use crate::{
     call::{Answer, Trail},
     link::{Gone, LinkError},
+    sync::{Mutex, MutexGuard, PoisonError},
 };
+
+#[cfg(test)]
+#[path = "pending/model.rs"]
+mod model;
 
 /// More than this at once is a client gone wild; the rest is refused.
 const PENDING_MAX_REQUESTS: usize = 16_384;

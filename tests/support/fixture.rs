@@ -23,6 +23,12 @@ pub fn hostile() -> PathBuf {
     BUILT.get_or_init(|| built("hostile", "hostile")).clone()
 }
 
+/// The models of `fixtures/loom`.
+pub fn loom_models() -> PathBuf {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    BUILT.get_or_init(|| built("loom-models", "loom")).clone()
+}
+
 fn built(example: &str, source: &str) -> PathBuf {
     let path = beside_tests(&format!("examples/{example}"));
     if modified(&path) < newest_source(source) {

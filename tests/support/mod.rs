@@ -30,7 +30,7 @@ pub mod tree;
 pub mod wait;
 
 pub use exchange::Exchange;
-pub use fixture::{Journal, confined, fixture, fixture_server, hostile};
+pub use fixture::{Journal, confined, fixture, fixture_server, hostile, loom_models};
 pub use gateway::{Gateway, Launch};
 pub use http::{Connection, Event, Events, Response};
 pub use mcp::{Client, Hello, failure_of, text_of};
