@@ -19,6 +19,7 @@ use hyper::{
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
+    io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
     sync::Semaphore,
     time::{interval, sleep},
@@ -157,6 +158,25 @@ impl Front {
         // Without it an event waits up to 40 ms for the acknowledgement of the one before.
         let _ = stream.set_nodelay(true);
         let stranger = self.is_stranger(&stream, peer).await;
+        self.converse(stream, peer, stranger, shutdown).await;
+    }
+
+    /// One connection that was accepted elsewhere, of somebody who is no stranger.
+    pub async fn serve_stream(
+        self: Arc<Self>,
+        stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        shutdown: CancellationToken,
+    ) {
+        self.converse(stream, SocketAddr::from(([127, 0, 0, 1], 0)), false, shutdown).await;
+    }
+
+    async fn converse(
+        self: Arc<Self>,
+        stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        peer: SocketAddr,
+        stranger: bool,
+        shutdown: CancellationToken,
+    ) {
         let service = service_fn(|request| {
             let front = self.clone();
             async move { Ok::<_, Infallible>(front.respond(request, peer, stranger).await) }
