@@ -41,6 +41,8 @@ mod reply;
 mod running;
 mod session;
 mod streams;
+mod tape;
+mod tapes;
 
 use body::ReplyBody;
 use guard::{Guard, Refusal};
@@ -48,6 +50,7 @@ use session::Sessions;
 use streams::Streams;
 
 const MCP_SESSION_ID: HeaderName = HeaderName::from_static("mcp-session-id");
+const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 const MCP_PROTOCOL_VERSION: HeaderName = HeaderName::from_static("mcp-protocol-version");
 
 const CONNECTIONS_MAX: usize = 4096;
@@ -267,7 +270,8 @@ impl Front {
         })
     }
 
-    /// The standing stream, for what no call is there to answer on.
+    /// The standing stream, for what no call is there to answer on; or any stream of the
+    /// session, after the event that `Last-Event-ID` names.
     fn get(&self, scope: &Scope, request: &Request<Incoming>) -> Response<ReplyBody> {
         let accept = request.headers().get(hyper::header::ACCEPT).and_then(|accept| accept.to_str().ok());
         if !accept.is_some_and(|accept| post::takes(accept, "text/event-stream")) {
@@ -277,7 +281,16 @@ impl Front {
         let found =
             post::check_version(request.headers()).and_then(|()| post::find_session(self, scope, request.headers()));
         match found {
-            Ok(session) => reply::events(None, session.outbox.open_standing(), None),
+            Ok(session) => match request.headers().get(LAST_EVENT_ID) {
+                None => reply::tape(session.listen()),
+                Some(id) => match session.tapes.resume(id.to_str().unwrap_or_default()) {
+                    Ok(Some(reader)) => reply::tape(reader),
+                    // By which an EventSource knows that it need not come back. Clients that take
+                    // the end of a stream for a broken connection would do so for ever.
+                    Ok(None) => reply::empty(StatusCode::NO_CONTENT),
+                    Err(refusal) => reply::refusal(&refusal),
+                },
+            },
             Err(refusal) => reply::refusal(&refusal),
         }
     }

@@ -143,7 +143,8 @@ impl Mailbox {
         }
     }
 
-    fn take(&self) -> Option<Mail> {
+    /// The next mail, if it is there already.
+    pub(super) fn take(&self) -> Option<Mail> {
         let mut held = self.held();
         if held.state == State::Cancelled {
             return Some(Mail::Cancelled);
@@ -153,6 +154,27 @@ impl Mailbox {
             return Some(mail);
         }
         (held.state == State::Closed).then_some(Mail::Closed)
+    }
+
+    /// Resolves when there may be mail; for the one reader of the stream.
+    pub(super) async fn changed(&self) {
+        self.changed.notified().await;
+    }
+
+    /// Lets the reader look again.
+    pub(super) fn wake(&self) {
+        self.changed.notify_one();
+    }
+
+    /// Whether nothing more will come than what is held.
+    pub(super) fn has_ended(&self) -> bool {
+        self.held().state != State::Open
+    }
+
+    /// Whether nothing is held either.
+    pub(super) fn is_spent(&self) -> bool {
+        let held = self.held();
+        held.state == State::Cancelled || (held.state == State::Closed && held.mail.is_empty())
     }
 
     /// Resolves when the client has taken the request back.

@@ -6,7 +6,7 @@ use serde_json::Value;
 use tokio::time::timeout;
 
 use super::{
-    http::{Connection, Events, Head},
+    http::{Connection, Event, Events, Head},
     mcp::{Client, PATIENCE},
 };
 
@@ -17,13 +17,18 @@ pub struct Exchange<'a> {
     connection: Option<Connection>,
     pub head: Head,
     events: Events,
-    ready: VecDeque<String>,
+    ready: VecDeque<Event>,
+    /// Of the last event that was handed over, empty ones included.
+    pub last_event_id: Option<String>,
+    /// What the server asks to be waited before a broken connection is made anew.
+    pub retry: Option<String>,
 }
 
 impl<'a> Exchange<'a> {
     pub(super) fn new(id: u64, client: &'a Client, connection: Connection, head: Head) -> Exchange<'a> {
         let connection = Some(connection);
-        Exchange { id, client, connection, head, events: Events::default(), ready: VecDeque::new() }
+        let (events, ready) = (Events::default(), VecDeque::new());
+        Exchange { id, client, connection, head, events, ready, last_event_id: None, retry: None }
     }
 
     /// The next message; `None` at the end of the answer. Giving up loses nothing.
@@ -33,8 +38,14 @@ impl<'a> Exchange<'a> {
 
     pub async fn next_text(&mut self) -> Option<String> {
         loop {
-            if let Some(message) = self.ready.pop_front() {
-                return Some(message);
+            if let Some(event) = self.ready.pop_front() {
+                self.last_event_id = event.id.or(self.last_event_id.take());
+                self.retry = event.retry.or(self.retry.take());
+                // The first event of a stream may be empty: it only carries an id.
+                match event.data.is_empty() {
+                    true => continue,
+                    false => return Some(event.data),
+                }
             }
             let connection = self.connection.as_mut()?;
             if !self.head.is_event_stream() {
@@ -43,10 +54,7 @@ impl<'a> Exchange<'a> {
                 return Some(String::from_utf8_lossy(&body).into_owned()).filter(|body| !body.is_empty());
             }
             match connection.piece(&self.head).await.expect("the stream ends in order") {
-                // The first event of a stream may be empty: it only carries an id.
-                Some(piece) => self.ready.extend(
-                    self.events.feed(&piece).into_iter().map(|event| event.data).filter(|data| !data.is_empty()),
-                ),
+                Some(piece) => self.ready.extend(self.events.feed(&piece)),
                 None => self.client.keep(self.connection.take()),
             }
         }

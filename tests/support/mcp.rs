@@ -163,6 +163,12 @@ impl Client {
         self.exchange(0, &self.head("GET", "", None), b"").await
     }
 
+    /// The stream that an event was on, after that event.
+    pub async fn resume(&self, last_event_id: &str) -> Exchange<'_> {
+        let extra = format!("Last-Event-ID: {last_event_id}\r\n");
+        self.exchange(0, &self.head("GET", &extra, None), b"").await
+    }
+
     /// The status of the answer: 202 when it was taken.
     pub async fn notify(&self, method: &str, params: Value) -> u16 {
         self.post(&message(None, method, &params)).await.status()

@@ -17,7 +17,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::guard::Refusal;
+use super::{guard::Refusal, tape::as_event, tapes::Reader};
 use crate::{
     call::Answer,
     downstream::{
@@ -36,7 +36,8 @@ const ROOM_TIMEOUT: Duration = Duration::from_secs(5);
 /// A body must have arrived by then.
 const READ_TIMEOUT: Duration = Duration::from_secs(30);
 /// A comment so often keeps idle streams from being cut by what lies between.
-const KEEP_ALIVE: Duration = Duration::from_secs(15);
+pub(super) const KEEP_ALIVE: Duration = Duration::from_secs(15);
+pub(super) const STILL_HERE: &[u8] = b": still here\n\n";
 
 /// Takes room for a body, which is given back when its request has been answered. Small
 /// ones need none; one of unknown length may be as large as any.
@@ -133,15 +134,24 @@ impl ReplyBody {
         ReplyBody::Pieces([head.freeze(), body, Bytes::from_static(tail)].into())
     }
 
-    /// Server-sent events: `first`, then what the mailbox gets, until its answer.
+    /// Server-sent events that nobody can resume: `first`, then what the mailbox gets,
+    /// until its answer.
     pub(super) fn events(first: Option<Bytes>, mailbox: Arc<Mailbox>, ending: Option<Box<dyn Ending>>) -> Self {
         let source = Source { mailbox, ending, is_over: false };
         let rest = stream::unfold(source, |mut source| async move {
             let chunk = source.next().await?;
             Some((chunk, source))
         });
-        let first = stream::iter(first.map(|message| as_event(&message)));
+        let first = stream::iter(first.map(|message| as_event(None, &message)));
         ReplyBody::Events(Box::pin(futures_util::StreamExt::chain(first, rest)))
+    }
+
+    /// Server-sent events of a stream that can be resumed.
+    pub(super) fn tape(reader: Reader) -> Self {
+        ReplyBody::Events(Box::pin(stream::unfold(reader, |mut reader| async move {
+            let chunk = reader.next().await?;
+            Some((chunk, reader))
+        })))
     }
 }
 
@@ -157,7 +167,7 @@ pub(super) trait Ending: Send + 'static {
 
 struct Source {
     mailbox: Arc<Mailbox>,
-    /// A standing stream has none.
+    /// A stream on which nothing more is said has none.
     ending: Option<Box<dyn Ending>>,
     is_over: bool,
 }
@@ -167,10 +177,10 @@ impl Source {
         while !self.is_over {
             let mail = match timeout(KEEP_ALIVE, self.mailbox.next()).await {
                 Ok(mail) => mail,
-                Err(_) => return Some(Bytes::from_static(b": still here\n\n")),
+                Err(_) => return Some(Bytes::from_static(STILL_HERE)),
             };
             let last = match (mail, &mut self.ending) {
-                (Mail::Message(message), _) => return Some(as_event(&message)),
+                (Mail::Message(message), _) => return Some(as_event(None, &message)),
                 (Mail::Answer(answer), Some(ending)) => Some(ending.answer(answer)),
                 (Mail::Question(question), Some(ending)) => {
                     ending.questions(rounds::gather(&self.mailbox, question).await)
@@ -179,7 +189,7 @@ impl Source {
                 (Mail::Cancelled | Mail::Closed, _) => None,
             };
             self.is_over = true;
-            return last.map(|message| as_event(&message));
+            return last.map(|message| as_event(None, &message));
         }
         None
     }
@@ -191,15 +201,6 @@ impl Drop for Source {
             ending.abandoned();
         }
     }
-}
-
-/// One chunk an event: four writes would be four wake-ups of the client.
-fn as_event(message: &[u8]) -> Bytes {
-    let mut event = BytesMut::with_capacity(message.len() + 24);
-    event.extend_from_slice(b"event: message\ndata: ");
-    event.extend_from_slice(message);
-    event.extend_from_slice(b"\n\n");
-    event.freeze()
 }
 
 impl Body for ReplyBody {

@@ -1,15 +1,16 @@
 //! POST: one message of a client.
 
-use std::{borrow::Cow, sync::Arc};
+use std::{borrow::Cow, sync::Arc, time::Duration};
 
 use hyper::{HeaderMap, Request, Response, StatusCode, body::Incoming, header::ACCEPT};
+use tokio::time::timeout;
 
 use super::{
     Front, MCP_PROTOCOL_VERSION, MCP_SESSION_ID, body,
     body::ReplyBody,
     guard::{self, Refusal},
     modern, reply,
-    running::{Enrolment, First, OnDisconnect, Plain, Running},
+    running::{Enrolment, First, OnDisconnect, Running},
     session::{CallWire, HttpSession, Outbox, StandingWire},
 };
 use crate::{
@@ -21,6 +22,8 @@ use crate::{
 };
 
 const OVERLOADED: i64 = -32000;
+/// A request that has no answer by then gets a stream, which can be resumed.
+const PRIMED_AFTER: Duration = Duration::from_secs(2);
 
 pub(super) async fn post(front: &Arc<Front>, scope: Scope, request: Request<Incoming>) -> Response<ReplyBody> {
     match answer(front, scope, request).await {
@@ -105,7 +108,7 @@ async fn initialize(front: &Arc<Front>, scope: Scope, id: Payload, params: Optio
         Ok(opened) => opened,
         Err(error) => return reply::message(Parts::response(&id, Answer::Error(error))),
     };
-    let session = Arc::new(HttpSession::new(session, outbox));
+    let session = Arc::new(HttpSession::new(session, outbox, &front.sessions.kept));
     let session_id = session.id.clone();
     if !front.sessions.insert(session.clone(), &*front.gate) {
         front.gate.close(&session.session);
@@ -135,15 +138,23 @@ async fn request_reply(
     let back = Arc::new(CallWire { stream: mailbox.clone(), outbox: session.outbox.clone() });
     let answer = front.gate.ask(&session.session, id.clone(), method, params, back);
     let mut running = Running::new(mailbox.clone(), answer, Some(enrolment), OnDisconnect::GoOn, &front.tasks);
-    match running.first(accepts.streams).await {
-        First::Answer(answer) => reply::message(Parts::response(&id, answer)),
-        First::Message(message) => {
-            running.detach();
-            reply::events(Some(message), mailbox, Some(Box::new(Plain { id })))
-        }
+    // A client that knows how to come back gets an id to come back with, before its
+    // connection may break.
+    let primed_after = if accepts.streams && session.tapes.primes() { PRIMED_AFTER } else { Duration::MAX };
+    let said = match timeout(primed_after, running.first(accepts.streams)).await {
+        Ok(First::Answer(answer)) => return reply::message(Parts::response(&id, answer)),
+        Ok(First::Message(message)) => Some(message),
         // Nothing is owed to a request that was taken back: a stream that ends at once.
-        First::Cancelled | First::Question(_) => reply::events(None, mailbox, None),
+        Ok(First::Cancelled | First::Question(_)) => return reply::events(None, mailbox, None),
+        Err(_) => None,
+    };
+    let tape = session.tapes.open(mailbox, Some(id));
+    if let Some(message) = said {
+        tape.record(&message);
     }
+    let reader = session.tapes.read(&tape);
+    running.detach_from(tape);
+    reply::tape(reader)
 }
 
 fn notification(front: &Front, session: &HttpSession, method: Method, params: Option<Payload>) {

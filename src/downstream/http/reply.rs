@@ -11,6 +11,7 @@ use hyper::{
 use super::{
     body::{Ending, ReplyBody},
     guard::Refusal,
+    tapes::Reader,
 };
 use crate::{
     call::Payload,
@@ -37,7 +38,16 @@ pub(super) fn events(
     mailbox: Arc<Mailbox>,
     ending: Option<Box<dyn Ending>>,
 ) -> Response<ReplyBody> {
-    let mut response = typed("text/event-stream", ReplyBody::events(first, mailbox, ending));
+    event_stream(ReplyBody::events(first, mailbox, ending))
+}
+
+/// A stream that can be resumed.
+pub(super) fn tape(reader: Reader) -> Response<ReplyBody> {
+    event_stream(ReplyBody::tape(reader))
+}
+
+fn event_stream(body: ReplyBody) -> Response<ReplyBody> {
+    let mut response = typed("text/event-stream", body);
     response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-cache, no-transform"));
     // Proxies would otherwise gather events before they pass them on.
     response.headers_mut().insert(X_ACCEL_BUFFERING, HeaderValue::from_static("no"));

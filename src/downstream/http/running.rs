@@ -3,17 +3,23 @@
 //! If that is the answer, the reply is plain JSON; if the server has something to
 //! say before, the reply becomes a stream.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
+use tokio::time::sleep;
 use tokio_util::task::TaskTracker;
 
-use super::{body::Ending, session::HttpSession};
+use super::{session::HttpSession, tape::Tape};
 use crate::{
     call::{Answer, BoxFuture, Payload},
     downstream::mailbox::{Mail, Mailbox, Question},
-    wire::envelope::Parts,
+    wire::envelope::rpc_error,
 };
+
+/// So long a call of a session goes on without anybody who could hear its answer. Longer
+/// than clients try to come back; a lost connection must not hold a place for ever.
+const DESERTED_MAX: Duration = Duration::from_secs(120);
+const GIVEN_UP: i64 = -32000;
 
 /// A call that no task has yet: it runs in the future of its HTTP request.
 pub(super) struct Running {
@@ -29,7 +35,8 @@ pub(super) struct Running {
 /// What a client that disconnects before anything was said means by it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum OnDisconnect {
-    /// Nothing: versions up to 2025-11-25 say so. The call ends by itself.
+    /// Nothing: versions up to 2025-11-25 say so. The call ends by itself, or when the
+    /// client has not come back for long.
     GoOn,
     /// It has cancelled: 2026-07-28 says so.
     Cancel,
@@ -38,19 +45,19 @@ pub(super) enum OnDisconnect {
 /// Keeps a request in its session's list of those that can be cancelled by id.
 pub(super) struct Enrolment {
     session: Arc<HttpSession>,
-    id: Payload,
+    number: u64,
 }
 
 impl Enrolment {
     /// `None` if the session has too many requests under way.
     pub(super) fn begin(session: &Arc<HttpSession>, id: &Payload, mailbox: &Arc<Mailbox>) -> Option<Self> {
-        session.begin(id, mailbox).then(|| Enrolment { session: session.clone(), id: id.clone() })
+        session.begin(id, mailbox).map(|number| Enrolment { session: session.clone(), number })
     }
 }
 
 impl Drop for Enrolment {
     fn drop(&mut self) {
-        self.session.finish(&self.id);
+        self.session.finish(self.number);
     }
 }
 
@@ -100,10 +107,15 @@ impl Running {
     /// Lets the call end in a task of its own, with its answer put into the mailbox: a
     /// client that does not read must not keep a call from ending.
     pub(super) fn detach(mut self) {
-        self.spawn();
+        self.spawn(std::future::pending());
     }
 
-    fn spawn(&mut self) {
+    /// The same, for as long as somebody reads its stream or may still come back to it.
+    pub(super) fn detach_from(mut self, tape: Arc<Tape>) {
+        self.spawn(async move { tape.deserted(DESERTED_MAX).await });
+    }
+
+    fn spawn(&mut self, deserted: impl Future<Output = ()> + Send + 'static) {
         let Some(answer) = self.answer.take() else { return };
         let (mailbox, end) = (self.mailbox.clone(), self.end.take());
         self.tasks.spawn(async move {
@@ -111,31 +123,93 @@ impl Running {
                 biased;
                 answer = answer => mailbox.answer(answer),
                 () = mailbox.cancelled() => {}
+                // For whoever comes back after all.
+                () = deserted => mailbox.answer(given_up()),
             }
             drop(end);
         });
     }
 }
 
+fn given_up() -> Answer {
+    let waited = crate::text::duration(DESERTED_MAX);
+    let why = format!("seawall: nobody was connected to this request's stream for {waited}; it was cancelled");
+    Answer::Error(rpc_error(GIVEN_UP, why))
+}
+
 impl Drop for Running {
     fn drop(&mut self) {
         if self.on_disconnect == OnDisconnect::GoOn {
-            self.spawn();
+            self.spawn(sleep(DESERTED_MAX));
         }
     }
 }
 
-/// The stream of a legacy request ends with its answer; questions are messages on it.
-pub(super) struct Plain {
-    pub(super) id: Payload,
-}
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
 
-impl Ending for Plain {
-    fn answer(&mut self, answer: Answer) -> Bytes {
-        Parts::response(&self.id, answer.on_one_line()).joined()
+    use super::*;
+    use crate::downstream::http::tapes::Tapes;
+
+    /// Stands for what a call holds: a permit, a place, the server's attention.
+    struct Held(Arc<AtomicBool>);
+
+    impl Drop for Held {
+        fn drop(&mut self) {
+            self.0.store(true, Ordering::Relaxed);
+        }
     }
 
-    fn questions(&mut self, _: Vec<Question>) -> Option<Bytes> {
-        None
+    fn hanging(on_disconnect: OnDisconnect) -> (Running, Arc<Mailbox>, Arc<AtomicBool>) {
+        let (mailbox, is_over) = (Arc::new(Mailbox::default()), Arc::new(AtomicBool::new(false)));
+        let held = Held(is_over.clone());
+        let call = Box::pin(async move {
+            let _held = held;
+            std::future::pending().await
+        });
+        let running = Running::new(mailbox.clone(), call, None, on_disconnect, &TaskTracker::new());
+        (running, mailbox, is_over)
+    }
+
+    async fn pass(time: Duration) {
+        tokio::time::sleep(time).await;
+    }
+
+    const A_SECOND: Duration = Duration::from_secs(1);
+
+    #[tokio::test(start_paused = true)]
+    async fn a_call_whose_client_is_gone_goes_on_for_a_while_and_then_ends() {
+        let (running, _, is_over) = hanging(OnDisconnect::GoOn);
+        drop(running);
+        pass(DESERTED_MAX - A_SECOND).await;
+        assert!(!is_over.load(Ordering::Relaxed), "a lost connection cancels nothing");
+        pass(A_SECOND * 2).await;
+        assert!(is_over.load(Ordering::Relaxed), "but nobody came back");
+        let (running, _, is_over) = hanging(OnDisconnect::Cancel);
+        drop(running);
+        assert!(is_over.load(Ordering::Relaxed), "since 2026-07-28 it cancels");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_call_whose_client_comes_back_goes_on() {
+        let (running, mailbox, is_over) = hanging(OnDisconnect::GoOn);
+        let tapes = Arc::new(Tapes::new(&Arc::default(), false));
+        let tape = tapes.open(mailbox, Some(Payload::literal("7")));
+        let reader = tapes.read(&tape);
+        running.detach_from(tape);
+        pass(DESERTED_MAX * 3).await;
+        drop(reader);
+        pass(DESERTED_MAX - A_SECOND).await;
+        let reader = tapes.resume("1-0").expect("it is there").expect("it goes on");
+        pass(DESERTED_MAX * 3).await;
+        assert!(!is_over.load(Ordering::Relaxed), "somebody reads it");
+        drop(reader);
+        pass(DESERTED_MAX + A_SECOND).await;
+        assert!(is_over.load(Ordering::Relaxed));
+        let mut late = tapes.resume("1-0").expect("it is kept").expect("there is more");
+        let told = String::from_utf8(late.next().await.expect("an answer").to_vec()).expect("UTF-8");
+        assert!(told.contains(r#""id":7,"error""#) && told.contains("2 min"), "{told}");
+        assert_eq!(late.next().await, None);
     }
 }

@@ -5,13 +5,14 @@ use std::{
     collections::HashMap,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, RwLock,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
 
 use tokio::time::Instant;
 
+use super::tapes::{Reader, Tapes};
 use crate::{
     call::{Answer, BoxFuture, Method, Payload, Wire},
     downstream::{
@@ -22,6 +23,8 @@ use crate::{
     wire::envelope::Parts,
 };
 
+/// Whose clients know an event that has only an id.
+const PRIMED_VERSION: &str = "2025-11-25";
 const SESSIONS_MAX: usize = 10_000;
 /// A session that was silent for so long is over.
 const IDLE_MAX: Duration = Duration::from_secs(3600);
@@ -34,9 +37,17 @@ pub(super) struct HttpSession {
     pub(super) id: String,
     pub(super) session: Arc<Session>,
     pub(super) outbox: Arc<Outbox>,
-    running: Mutex<HashMap<Payload, Arc<Mailbox>>>,
+    pub(super) tapes: Arc<Tapes>,
+    running: Mutex<HashMap<u64, Running>>,
+    last_running: AtomicU64,
     last_seen_s: AtomicU64,
     born: Instant,
+}
+
+/// One request that has no answer yet. Nothing keeps a client from using an id twice.
+struct Running {
+    id: Payload,
+    mailbox: Arc<Mailbox>,
 }
 
 /// What is said to a client on its standing stream, and asked of it on any.
@@ -47,18 +58,22 @@ pub(super) struct Outbox {
 }
 
 impl HttpSession {
-    pub(super) fn new(session: Arc<Session>, outbox: Arc<Outbox>) -> Self {
+    /// `kept` counts the bytes that all sessions keep of what was said to them.
+    pub(super) fn new(session: Arc<Session>, outbox: Arc<Outbox>, kept: &Arc<AtomicUsize>) -> Self {
         HttpSession {
             id: format!("{:032x}", rand::random::<u128>()),
+            // Older clients take the empty event for a message and break.
+            tapes: Arc::new(Tapes::new(kept, &*session.protocol == PRIMED_VERSION)),
             session,
             outbox,
             running: Mutex::default(),
+            last_running: AtomicU64::new(0),
             last_seen_s: AtomicU64::new(0),
             born: Instant::now(),
         }
     }
 
-    fn running(&self) -> MutexGuard<'_, HashMap<Payload, Arc<Mailbox>>> {
+    fn running(&self) -> MutexGuard<'_, HashMap<u64, Running>> {
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -67,42 +82,47 @@ impl HttpSession {
     }
 
     fn idle(&self) -> Duration {
-        if !self.running().is_empty() || Arc::strong_count(&self.outbox.standing()) > 2 {
-            // A call is under way, or a standing stream is open: it holds the mailbox
-            // beside the outbox and this very look.
+        if !self.running().is_empty() || self.tapes.is_read() {
             return Duration::ZERO;
         }
         Duration::from_secs(self.born.elapsed().as_secs().saturating_sub(self.last_seen_s.load(Ordering::Relaxed)))
     }
 
-    /// Enters a request that is under way; false if there are too many.
-    pub(super) fn begin(&self, id: &Payload, mailbox: &Arc<Mailbox>) -> bool {
+    /// Enters a request that is under way, under a number; `None` if there are too many.
+    pub(super) fn begin(&self, id: &Payload, mailbox: &Arc<Mailbox>) -> Option<u64> {
         let mut running = self.running();
         if running.len() >= RUNNING_MAX_REQUESTS {
-            return false;
+            return None;
         }
-        running.insert(id.clone(), mailbox.clone());
-        true
+        let number = self.last_running.fetch_add(1, Ordering::Relaxed) + 1;
+        running.insert(number, Running { id: id.clone(), mailbox: mailbox.clone() });
+        Some(number)
     }
 
-    pub(super) fn finish(&self, id: &Payload) {
-        self.running().remove(id);
+    pub(super) fn finish(&self, number: u64) {
+        self.running().remove(&number);
     }
 
     /// The client has taken a request back.
     pub(super) fn cancel(&self, id: &Payload) {
-        if let Some(mailbox) = self.running().get(id) {
-            mailbox.cancel();
+        for running in self.running().values().filter(|running| running.id == *id) {
+            running.mailbox.cancel();
         }
     }
 
+    /// A new standing stream; an older one ends.
+    pub(super) fn listen(&self) -> Reader {
+        self.tapes.read(&self.tapes.open(self.outbox.open_standing(), None))
+    }
+
     fn end(&self) {
-        for mailbox in self.running().values() {
-            mailbox.cancel();
+        for running in self.running().values() {
+            running.mailbox.cancel();
         }
         self.outbox.standing().close();
         // A server that asked it something must not wait for ever.
         self.outbox.questions.end();
+        self.tapes.clear();
     }
 }
 
@@ -112,7 +132,7 @@ impl Outbox {
     }
 
     /// The mailbox of a new standing stream; an older stream ends.
-    pub(super) fn open_standing(&self) -> Arc<Mailbox> {
+    fn open_standing(&self) -> Arc<Mailbox> {
         let mut standing = self.standing.lock().unwrap_or_else(PoisonError::into_inner);
         *standing = Arc::new(standing.hand_over());
         standing.clone()
@@ -170,22 +190,26 @@ impl Wire for CallWire {
 
 /// All sessions of a listener.
 #[derive(Default)]
-pub(super) struct Sessions(RwLock<HashMap<String, Arc<HttpSession>>>);
+pub(super) struct Sessions {
+    all: RwLock<HashMap<String, Arc<HttpSession>>>,
+    /// Bytes that all of them keep of what was said to them.
+    pub(super) kept: Arc<AtomicUsize>,
+}
 
 impl Sessions {
     pub(super) fn get(&self, id: &str) -> Option<Arc<HttpSession>> {
-        let session = self.0.read().unwrap_or_else(PoisonError::into_inner).get(id).cloned();
+        let session = self.all.read().unwrap_or_else(PoisonError::into_inner).get(id).cloned();
         session.inspect(|session| session.seen())
     }
 
     /// False if there are too many; sessions that are idle make room, and if none has been
     /// so for long, the one that was idle longest.
     pub(super) fn insert(&self, session: Arc<HttpSession>, gate: &dyn Gate) -> bool {
-        if self.0.read().unwrap_or_else(PoisonError::into_inner).len() >= SESSIONS_MAX {
+        if self.all.read().unwrap_or_else(PoisonError::into_inner).len() >= SESSIONS_MAX {
             self.sweep(IDLE_MIN, gate);
             self.make_room(gate);
         }
-        let mut sessions = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let mut sessions = self.all.write().unwrap_or_else(PoisonError::into_inner);
         if sessions.len() >= SESSIONS_MAX {
             return false;
         }
@@ -194,7 +218,7 @@ impl Sessions {
     }
 
     pub(super) fn remove(&self, id: &str, gate: &dyn Gate) -> bool {
-        let removed = self.0.write().unwrap_or_else(PoisonError::into_inner).remove(id);
+        let removed = self.all.write().unwrap_or_else(PoisonError::into_inner).remove(id);
         removed.is_some_and(|session| {
             session.end();
             gate.close(&session.session);
@@ -202,13 +226,16 @@ impl Sessions {
         })
     }
 
-    /// Ends the sessions that were silent for too long.
+    /// Ends the sessions that were silent for too long; the others forget what is old.
     pub(super) fn expire(&self, gate: &dyn Gate) {
         self.sweep(IDLE_MAX, gate);
+        for session in self.all.read().unwrap_or_else(PoisonError::into_inner).values() {
+            session.tapes.expire();
+        }
     }
 
     fn sweep(&self, max_idle: Duration, gate: &dyn Gate) {
-        let sessions = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let sessions = self.all.read().unwrap_or_else(PoisonError::into_inner);
         let silent: Vec<String> =
             sessions.values().filter(|session| session.idle() >= max_idle).map(|session| session.id.clone()).collect();
         drop(sessions);
@@ -218,7 +245,7 @@ impl Sessions {
     }
 
     fn make_room(&self, gate: &dyn Gate) {
-        let sessions = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let sessions = self.all.read().unwrap_or_else(PoisonError::into_inner);
         if sessions.len() < SESSIONS_MAX {
             return;
         }
@@ -232,7 +259,7 @@ impl Sessions {
 
     /// Ends every standing stream: the listener is closing.
     pub(super) fn close_streams(&self) {
-        for session in self.0.read().unwrap_or_else(PoisonError::into_inner).values() {
+        for session in self.all.read().unwrap_or_else(PoisonError::into_inner).values() {
             session.outbox.close_standing();
         }
     }
