@@ -98,8 +98,22 @@ impl Running {
                 },
                 answer = answer.as_mut() => {
                     self.answer = None;
-                    return First::Answer(answer);
+                    // Behind what was said in the very moment in which it came.
+                    self.mailbox.answer(answer);
+                    return self.first_held(streams);
                 }
+            }
+        }
+    }
+
+    fn first_held(&self, streams: bool) -> First {
+        loop {
+            match self.mailbox.take() {
+                Some(Mail::Message(message)) if streams => return First::Message(message),
+                Some(Mail::Message(_)) => {}
+                Some(Mail::Question(question)) => return First::Question(question),
+                Some(Mail::Answer(answer)) => return First::Answer(answer),
+                Some(Mail::Cancelled | Mail::Closed) | None => return First::Cancelled,
             }
         }
     }
@@ -189,6 +203,27 @@ mod tests {
         let (running, _, is_over) = hanging(OnDisconnect::Cancel);
         drop(running);
         assert!(is_over.load(Ordering::Relaxed), "since 2026-07-28 it cancels");
+    }
+
+    #[tokio::test]
+    async fn what_is_said_in_the_moment_of_the_answer_is_not_lost() {
+        for streams in [true, false] {
+            let mailbox = Arc::new(Mailbox::default());
+            let said = mailbox.clone();
+            let call = Box::pin(async move {
+                assert!(said.put(Mail::Message(Bytes::from_static(b"last words"))));
+                Answer::Result(Payload::literal("1"))
+            });
+            let tasks = TaskTracker::new();
+            let mut running = Running::new(mailbox.clone(), call, None, OnDisconnect::GoOn, &tasks);
+            match running.first(streams).await {
+                First::Message(message) if streams => assert_eq!(message, "last words"),
+                First::Answer(_) if !streams => continue,
+                _ => panic!("streams: {streams}"),
+            }
+            running.detach();
+            assert!(matches!(mailbox.next().await, Mail::Answer(Answer::Result(_))), "then the answer");
+        }
     }
 
     #[tokio::test(start_paused = true)]
