@@ -32,6 +32,7 @@ use crate::{
     session::{Gate, Scope},
 };
 
+mod batch;
 mod body;
 pub mod guard;
 mod headers;

@@ -93,6 +93,18 @@ impl Mailbox {
         true
     }
 
+    /// The whole answer to one of several requests whose stream this is: they are few, and
+    /// there is always room for it.
+    pub(super) fn put_reply(&self, reply: Bytes) {
+        let mut held = self.held();
+        if held.state == State::Open {
+            held.bytes += reply.len();
+            held.mail.push_back(Mail::Message(reply));
+        }
+        drop(held);
+        self.changed.notify_one();
+    }
+
     /// The answer ends the stream: there is always room for it.
     pub(super) fn answer(&self, answer: Answer) {
         let mut held = self.held();

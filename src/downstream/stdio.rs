@@ -6,10 +6,11 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     sync::watch,
-    task::AbortHandle,
+    task::{AbortHandle, JoinHandle},
     time::timeout,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -23,7 +24,8 @@ use crate::{
     link::Gone,
     session::{Gate, Hello, Scope, Session},
     wire::{
-        envelope::{INVALID_REQUEST, PARSE_ERROR, rpc_error},
+        batch::{self, BATCH_VERSION},
+        envelope::{INVALID_REQUEST, PARSE_ERROR, Parts, rpc_error},
         peer::{Guilty, Limits, Listener, Malformed, Peer},
     },
 };
@@ -107,14 +109,47 @@ impl Listener for Front {
         }
     }
 
+    fn takes_batches(&self) -> bool {
+        matches!(self.opening(), Opening::Open(session) if &*session.protocol == BATCH_VERSION)
+    }
+
+    /// Answered together, when the last of them is.
+    fn on_batch(&self, peer: &Peer, messages: Vec<Message>, strays: Vec<Malformed>) {
+        let mut replies: Vec<Bytes> = strays.into_iter().map(|stray| malformed_reply(stray).joined()).collect();
+        let mut running = Vec::new();
+        for message in messages {
+            match message {
+                Message::Notification { method, params } => self.notification(method, params),
+                Message::Request { id, method, params } => match self.of_batch(peer, &id, method, params) {
+                    Ok(reply) => running.push(reply),
+                    Err(error) => replies.push(Parts::response(&id, Answer::Error(error)).joined()),
+                },
+            }
+        }
+        let peer = peer.clone();
+        self.calls.spawn(async move {
+            for reply in running {
+                // One that was cancelled is owed nothing.
+                replies.extend(reply.await);
+            }
+            if !replies.is_empty() {
+                peer.pass_on(batch::joined(&replies)).await;
+            }
+        });
+    }
+
     /// JSON-RPC wants an answer to this too, without an id where none could be read.
     fn on_stray(&self, peer: &Peer, malformed: Malformed) {
-        let code = if malformed.is_json { INVALID_REQUEST } else { PARSE_ERROR };
-        let error = rpc_error(code, format!("seawall: {}", malformed.reason));
-        match malformed.id {
-            Some(id) => drop(peer.try_respond(&id, Answer::Error(error))),
-            None => peer.complain(error),
-        }
+        peer.complain(malformed_reply(malformed));
+    }
+}
+
+fn malformed_reply(malformed: Malformed) -> Parts {
+    let code = if malformed.is_json { INVALID_REQUEST } else { PARSE_ERROR };
+    let error = rpc_error(code, format!("seawall: {}", malformed.reason));
+    match malformed.id {
+        Some(id) => Parts::response(&id, Answer::Error(error)),
+        None => Parts::error_without_id(error),
     }
 }
 
@@ -152,40 +187,79 @@ impl Front {
             let answered = modern::answer(client, self.scope.clone(), request);
             return self.run(peer, id, answered);
         }
+        if method.as_str() == "initialize" && matches!(self.opening(), Opening::Awaited) {
+            return self.initialize(peer, id, params, Arc::new(StdioWire(peer.clone())));
+        }
+        match self.answer(peer, &id, method, params) {
+            Ok(answer) => {
+                let (peer_of_call, answered) = (peer.clone(), id.clone());
+                self.run(peer, id, async move {
+                    let _ = peer_of_call.respond(&answered, answer.await).await;
+                });
+            }
+            Err(error) => drop(peer.try_respond(&id, Answer::Error(error))),
+        }
+    }
+
+    /// The answer to a request of a session, or the JSON-RPC error that is due at once.
+    fn answer(
+        &self,
+        peer: &Peer,
+        id: &Payload,
+        method: Method,
+        params: Option<Payload>,
+    ) -> Result<BoxFuture<'static, Answer>, Payload> {
         let back: Back = Arc::new(StdioWire(peer.clone()));
-        let refuse = |code, why: &'static str| {
-            let _ = peer.try_respond(&id, Answer::Error(rpc_error(code, why)));
-        };
-        let answer: BoxFuture<'static, Answer> = match (method.as_str(), self.opening()) {
-            ("initialize", Opening::Awaited) => return self.initialize(peer, id, params, back),
-            ("initialize", _) => return refuse(INVALID_REQUEST, "seawall: this session is initialized already"),
+        Ok(match (method.as_str(), self.opening()) {
+            ("initialize", _) => {
+                return Err(rpc_error(INVALID_REQUEST, "seawall: this session is initialized already"));
+            }
             ("ping", Opening::Awaited | Opening::UnderWay) => {
                 Box::pin(std::future::ready(Answer::Result(Payload::literal("{}"))))
             }
-            (_, Opening::Awaited) => return refuse(INVALID_REQUEST, NOT_INITIALIZED),
+            (_, Opening::Awaited) => return Err(rpc_error(INVALID_REQUEST, NOT_INITIALIZED)),
             (_, Opening::UnderWay) => Box::pin(self.once_open(id.clone(), method, params, back)),
             (_, Opening::Open(session)) => self.gate.ask(&session, id.clone(), method, params, back),
-        };
-        let (peer_of_call, answered) = (peer.clone(), id.clone());
-        self.run(peer, id, async move {
-            let _ = peer_of_call.respond(&answered, answer.await).await;
-        });
+        })
+    }
+
+    /// A request of a batch, running: its whole reply, unless it is cancelled.
+    fn of_batch(
+        &self,
+        peer: &Peer,
+        id: &Payload,
+        method: Method,
+        params: Option<Payload>,
+    ) -> Result<JoinHandle<Bytes>, Payload> {
+        let answer = self.answer(peer, id, method, params)?;
+        let named = id.clone();
+        self.start(id.clone(), async move { Parts::response(&named, answer.await.on_one_line()).joined() })
     }
 
     /// Runs a request that can be cancelled by its id.
     fn run(&self, peer: &Peer, id: Payload, request: impl Future<Output = ()> + Send + 'static) {
+        if let Err(error) = self.start(id.clone(), request) {
+            let _ = peer.try_respond(&id, Answer::Error(error));
+        }
+    }
+
+    /// The same; the error is due if there are too many.
+    fn start<T: Send + 'static>(
+        &self,
+        id: Payload,
+        request: impl Future<Output = T> + Send + 'static,
+    ) -> Result<JoinHandle<T>, Payload> {
         let mut running = self.running();
         if running.len() >= RUNNING_MAX_REQUESTS {
             running.retain(|_, call| !call.is_finished());
         }
         // The tasks are counted, not the ids: a client may use one id again and again.
         if self.calls.len() >= RUNNING_MAX_REQUESTS {
-            let error = rpc_error(OVERLOADED, "seawall: too many requests of this client are under way");
-            let _ = peer.try_respond(&id, Answer::Error(error));
-            return;
+            return Err(rpc_error(OVERLOADED, "seawall: too many requests of this client are under way"));
         }
         let call = self.calls.spawn(request);
         running.insert(id, call.abort_handle());
+        Ok(call)
     }
 
     fn initialize(&self, peer: &Peer, id: Payload, params: Option<Payload>, back: Back) {

@@ -28,7 +28,10 @@ use crate::{
     era,
     link::{Answerer, Connector, Gone, Inbox, Link, LinkError, StartError, Vitals},
     mcp_param::Mirrored,
-    wire::envelope::{Envelope, Parts},
+    wire::{
+        batch,
+        envelope::{Envelope, Parts},
+    },
 };
 
 mod events;
@@ -219,19 +222,33 @@ impl UrlLink {
         let mut messages = Events::new(response, is_stream, self.0.max_message_bytes);
         loop {
             match messages.next().await? {
-                Some(text) => match Envelope::parse(&text) {
-                    Ok(Envelope::Response { id: answered, answer }) => {
-                        // A refused request may be answered without its id.
-                        if answered.as_str().parse() == Ok(id) || answered.as_str() == "null" {
-                            return Ok(answer);
-                        }
+                Some(text) => {
+                    if let Some(answer) = self.sort(&text, id)? {
+                        return Ok(answer);
                     }
-                    Ok(Envelope::Message(message)) => self.hand_up(message),
-                    Err(malformed) => return Err(LinkError::Protocol(format!("its answer was {malformed}"))),
-                },
+                }
                 None => return Err(LinkError::Lost(Gone::because("its reply ended before the answer came"))),
             }
         }
+    }
+
+    /// The answer to `id`, if it is in this text; messages beside it go up.
+    fn sort(&self, text: &bytes::Bytes, id: u64) -> Result<Option<Answer>, LinkError> {
+        let messages = batch::messages(text);
+        let messages = messages.map_err(|malformed| LinkError::Protocol(format!("its answer was {malformed}")))?;
+        let mut found = None;
+        for message in messages {
+            match message {
+                // A refused request may be answered without its id.
+                Envelope::Response { id: answered, answer } => {
+                    if answered.as_str().parse() == Ok(id) || answered.as_str() == "null" {
+                        found = found.or(Some(answer));
+                    }
+                }
+                Envelope::Message(message) => self.hand_up(message),
+            }
+        }
+        Ok(found)
     }
 
     fn hand_up(&self, message: Message) {

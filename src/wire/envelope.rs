@@ -47,9 +47,10 @@ fn present<'de, D: Deserializer<'de>>(value: D) -> Result<Option<&'de RawValue>,
 }
 
 impl Envelope {
-    /// Reads one message. Payloads share the memory of `text`.
+    /// Reads one message; an array is none, though serde would take it for the members in
+    /// their order. Payloads share the memory of `text`.
     pub fn parse(text: &Bytes) -> Result<Self, Malformed> {
-        if is_array(text) {
+        if super::batch::is_batch(text) {
             return Err(Malformed::array(text));
         }
         let members: Members<'_> = serde_json::from_slice(text).map_err(|error| Malformed::explain(text, &error))?;
@@ -81,11 +82,6 @@ impl Envelope {
     }
 }
 
-/// serde would take an array for the members in their order.
-fn is_array(text: &[u8]) -> bool {
-    text.trim_ascii_start().starts_with(b"[")
-}
-
 fn is_request_id(id: &RawValue) -> bool {
     matches!(id.get().as_bytes().first(), Some(b'"' | b'-' | b'0'..=b'9'))
 }
@@ -93,7 +89,11 @@ fn is_request_id(id: &RawValue) -> bool {
 impl Malformed {
     fn array(text: &Bytes) -> Self {
         let is_json = serde_json::from_slice::<&RawValue>(text).is_ok();
-        let reason = if is_json { "no JSON-RPC message: an array; messages come one by one" } else { "no JSON" };
+        let reason = if is_json {
+            "no JSON-RPC message: an array; messages come one by one, but for sessions of 2025-03-26"
+        } else {
+            "no JSON"
+        };
         Malformed { id: None, is_json, reason: reason.to_owned() }
     }
 

@@ -23,12 +23,13 @@ use tokio::{
 };
 use tokio_util::task::TaskTracker;
 
-pub use super::{envelope::Malformed, pending::Guilty};
 use super::{
+    batch,
     envelope::{Envelope, Parts},
     lines::{LineError, LineReader},
     pending::Pending,
 };
+pub use super::{envelope::Malformed, pending::Guilty};
 use crate::{
     call::{Answer, Message, Method, Payload, Trail},
     link::{Gone, LinkError},
@@ -54,6 +55,16 @@ pub struct Limits {
 /// What the other side says on its own. Called in wire order; must not block.
 pub trait Listener: Send + Sync + 'static {
     fn on(&self, peer: &Peer, message: Message);
+    /// Whether an array of messages is taken for what is in it.
+    fn takes_batches(&self) -> bool {
+        true
+    }
+    /// The messages of one array, and what in it is none.
+    fn on_batch(&self, peer: &Peer, messages: Vec<Message>, _: Vec<Malformed>) {
+        for message in messages {
+            self.on(peer, message);
+        }
+    }
     /// A line that is no message. Servers that log to stdout are left in peace.
     fn on_stray(&self, _: &Peer, _: Malformed) {}
 }
@@ -163,9 +174,9 @@ impl Peer {
         let _ = self.enqueue(None, Parts { head, body: None, tail: b"" }).await;
     }
 
-    /// Queues an error that answers no id.
-    pub fn complain(&self, error: Payload) {
-        let _ = self.try_enqueue(Parts::error_without_id(error));
+    /// Queues what is said of a line that is no message; refused if the queue is full.
+    pub fn complain(&self, complaint: Parts) {
+        let _ = self.try_enqueue(complaint);
     }
 
     /// Resolves when reading or writing has stopped.
@@ -262,16 +273,49 @@ impl Peer {
         }
     }
 
+    fn settle(&self, id: &Payload, answer: Answer) {
+        // Ids of ours are plain integers; anything else is nobody's answer.
+        let known = id.as_str().parse().is_ok_and(|id| self.0.pending.settle(id, Ok(answer)));
+        if !known {
+            tracing::debug!(instance = self.0.number, "an answer that nobody waits for");
+        }
+    }
+
+    /// An array, taken apart.
+    fn on_batch(&self, line: &Bytes, listener: &dyn Listener) -> Result<(), (String, Guilty)> {
+        let items = match batch::parse(line) {
+            Ok(items) => items,
+            Err(malformed) => {
+                listener.on_stray(self, malformed);
+                return self.count_stray(line);
+            }
+        };
+        let (mut messages, mut strays) = (Vec::new(), Vec::new());
+        for item in items {
+            match item {
+                Ok(Envelope::Message(message)) => messages.push(message),
+                Ok(Envelope::Response { id, answer }) => self.settle(&id, answer),
+                Err(malformed) => strays.push(malformed),
+            }
+        }
+        let ids = strays.iter().filter_map(|stray| stray.id.as_ref()?.as_str().parse().ok());
+        let guilty = ids.into_iter().find(|id| self.0.pending.contains(*id));
+        let is_stray = !strays.is_empty();
+        listener.on_batch(self, messages, strays);
+        match guilty {
+            Some(id) => Err(("its answer was malformed".to_owned(), Guilty::One(id))),
+            None if is_stray => self.count_stray(line),
+            None => Ok(()),
+        }
+    }
+
     fn on_line(&self, line: Bytes, listener: &dyn Listener) -> Result<(), (String, Guilty)> {
+        if batch::is_batch(&line) && listener.takes_batches() {
+            return self.on_batch(&line, listener);
+        }
         match parse_forgivingly(line) {
             Ok(Envelope::Message(message)) => listener.on(self, message),
-            Ok(Envelope::Response { id, answer }) => {
-                // Ids of ours are plain integers; anything else is nobody's answer.
-                let known = id.as_str().parse().is_ok_and(|id| self.0.pending.settle(id, Ok(answer)));
-                if !known {
-                    tracing::debug!(instance = self.0.number, "an answer that nobody waits for");
-                }
-            }
+            Ok(Envelope::Response { id, answer }) => self.settle(&id, answer),
             Err((malformed, line)) => {
                 let read = malformed.id.as_ref().and_then(|id| id.as_str().parse().ok());
                 // The beginning of an answer, broken off or mixed with another line. A log

@@ -18,10 +18,13 @@ use crate::{
     downstream::{mailbox::Mailbox, stateless},
     era::{self, LEGACY_VERSIONS},
     session::{Hello, Scope},
-    wire::envelope::{Envelope, INVALID_REQUEST, Malformed, PARSE_ERROR, Parts, rpc_error},
+    wire::{
+        batch::{self, BATCH_VERSION},
+        envelope::{Envelope, INVALID_REQUEST, Malformed, PARSE_ERROR, Parts, rpc_error},
+    },
 };
 
-const OVERLOADED: i64 = -32000;
+pub(super) const OVERLOADED: i64 = -32000;
 /// A request that has no answer by then gets a stream, which can be resumed.
 const PRIMED_AFTER: Duration = Duration::from_secs(2);
 
@@ -38,9 +41,15 @@ async fn answer(front: &Arc<Front>, scope: Scope, request: Request<Incoming>) ->
     let accepts = Accepts::of(&parts.headers)?;
     let _room = body::room_for(&incoming, &front.body_room, front.max_message_bytes).await?;
     let text = body::read(incoming, front.max_message_bytes).await?;
+    if batch::is_batch(&text) && parts.headers.contains_key(&MCP_SESSION_ID) {
+        let session = find_session(front, &scope, &parts.headers)?;
+        if &*session.session.protocol == BATCH_VERSION {
+            return Ok(super::batch::answer(front, &session, accepts, &text).await);
+        }
+    }
     let message = match Envelope::parse(&text) {
         Ok(message) => message,
-        Err(malformed) => return Ok(malformed_reply(malformed)),
+        Err(malformed) => return Ok(malformed_reply(&malformed)),
     };
     if is_modern(&parts.headers, &message) {
         return Ok(modern(front, scope, &parts.headers, accepts, message).await);
@@ -157,7 +166,7 @@ async fn request_reply(
     reply::tape(reader)
 }
 
-fn notification(front: &Front, session: &HttpSession, method: Method, params: Option<Payload>) {
+pub(super) fn notification(front: &Front, session: &HttpSession, method: Method, params: Option<Payload>) {
     if method.as_str() == "notifications/cancelled" {
         if let Some(id) = params.as_ref().and_then(|params| params.member("requestId")) {
             session.cancel(&id);
@@ -190,16 +199,19 @@ pub(super) fn check_version(headers: &HeaderMap) -> Result<(), Refusal> {
     Err(Refusal::new(StatusCode::BAD_REQUEST, reason))
 }
 
-fn malformed_reply(malformed: Malformed) -> Response<ReplyBody> {
-    let code = if malformed.is_json { INVALID_REQUEST } else { PARSE_ERROR };
-    let error = rpc_error(code, Cow::Owned(format!("seawall: {}", malformed.reason)));
-    let parts = match &malformed.id {
-        Some(id) => Parts::response(id, Answer::Error(error)),
-        None => Parts::error_without_id(error),
-    };
-    let mut response = reply::message(parts);
+pub(super) fn malformed_reply(malformed: &Malformed) -> Response<ReplyBody> {
+    let mut response = reply::message(complaint(malformed));
     *response.status_mut() = StatusCode::BAD_REQUEST;
     response
+}
+
+pub(super) fn complaint(malformed: &Malformed) -> Parts {
+    let code = if malformed.is_json { INVALID_REQUEST } else { PARSE_ERROR };
+    let error = rpc_error(code, Cow::Owned(format!("seawall: {}", malformed.reason)));
+    match &malformed.id {
+        Some(id) => Parts::response(id, Answer::Error(error)),
+        None => Parts::error_without_id(error),
+    }
 }
 
 /// What the client can read.

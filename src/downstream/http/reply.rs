@@ -16,7 +16,10 @@ use super::{
 use crate::{
     call::Payload,
     downstream::mailbox::Mailbox,
-    wire::envelope::{INVALID_REQUEST, Parts, rpc_error},
+    wire::{
+        batch,
+        envelope::{INVALID_REQUEST, Parts, rpc_error},
+    },
 };
 
 const X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
@@ -27,6 +30,11 @@ pub(super) fn message(parts: Parts) -> Response<ReplyBody> {
 
 pub(super) fn json(json: Payload) -> Response<ReplyBody> {
     typed("application/json", ReplyBody::text(Bytes::from(json)))
+}
+
+/// Whole messages, all at once.
+pub(super) fn array(messages: &[Bytes]) -> Response<ReplyBody> {
+    typed("application/json", ReplyBody::text(batch::joined(messages)))
 }
 
 pub(super) fn text(text: impl Into<Bytes>) -> Response<ReplyBody> {

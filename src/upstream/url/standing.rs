@@ -6,7 +6,7 @@ use reqwest::{StatusCode, header::ACCEPT};
 use tokio::time::sleep;
 
 use super::{UrlLink, events::Events, kind};
-use crate::wire::envelope::Envelope;
+use crate::wire::{batch, envelope::Envelope};
 
 const RETRY_MIN: Duration = Duration::from_secs(1);
 const RETRY_MAX: Duration = Duration::from_secs(60);
@@ -26,8 +26,10 @@ async fn listen_for_ever(link: &UrlLink) {
             Opened::Stream(mut events) => {
                 wait = RETRY_MIN;
                 while let Ok(Some(text)) = events.next().await {
-                    if let Ok(Envelope::Message(message)) = Envelope::parse(&text) {
-                        link.hand_up(message);
+                    for envelope in batch::messages(&text).unwrap_or_default() {
+                        if let Envelope::Message(message) = envelope {
+                            link.hand_up(message);
+                        }
                     }
                 }
             }

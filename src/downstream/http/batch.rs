@@ -1,0 +1,164 @@
+//! A POST that carries an array of messages, which sessions of 2025-03-26 may send.
+//!
+//! Its requests run side by side. If all that is to be said are their answers, the reply
+//! is an array of them; else it is one stream on which each comes as it is there.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+use futures_util::future::join_all;
+use hyper::{Response, StatusCode};
+
+use super::{
+    Front,
+    body::ReplyBody,
+    post::{self, Accepts, OVERLOADED},
+    reply,
+    running::{Enrolment, First, OnDisconnect, Running},
+    session::{CallWire, HttpSession},
+};
+use crate::{
+    call::{Answer, BoxFuture, Message, Method, Payload},
+    downstream::mailbox::Mailbox,
+    era,
+    wire::{
+        batch,
+        envelope::{Envelope, INVALID_REQUEST, Parts, rpc_error},
+    },
+};
+
+pub(super) async fn answer(
+    front: &Arc<Front>,
+    session: &Arc<HttpSession>,
+    accepts: Accepts,
+    text: &Bytes,
+) -> Response<ReplyBody> {
+    let items = match batch::parse(text) {
+        Ok(items) => items,
+        Err(malformed) => return post::malformed_reply(&malformed),
+    };
+    let stream = Arc::new(Mailbox::default());
+    let mut refused = Vec::new();
+    let mut requests = Vec::new();
+    for item in items {
+        match item {
+            Ok(Envelope::Message(Message::Request { id, method, params })) => {
+                match Request::begin(front, session, &stream, &id, method, params) {
+                    Ok(request) => requests.push(request),
+                    Err(error) => refused.push(Parts::response(&id, Answer::Error(error)).joined()),
+                }
+            }
+            Ok(Envelope::Message(Message::Notification { method, params })) => {
+                post::notification(front, session, method, params);
+            }
+            Ok(Envelope::Response { id, answer }) => session.outbox.questions.answered_to(&id, answer),
+            Err(malformed) => refused.push(post::complaint(&malformed).joined()),
+        }
+    }
+    match (requests.is_empty(), refused.is_empty()) {
+        (true, true) => reply::empty(StatusCode::ACCEPTED),
+        (true, false) => {
+            let mut response = reply::array(&refused);
+            *response.status_mut() = StatusCode::BAD_REQUEST;
+            response
+        }
+        (false, _) => run(front, session, accepts, stream, requests, refused).await,
+    }
+}
+
+async fn run(
+    front: &Arc<Front>,
+    session: &Arc<HttpSession>,
+    accepts: Accepts,
+    stream: Arc<Mailbox>,
+    requests: Vec<Request>,
+    refused: Vec<Bytes>,
+) -> Response<ReplyBody> {
+    let replies = Arc::new(Replies { gathered: Mutex::new(Some(refused)), stream: stream.clone() });
+    let all = {
+        let replies = replies.clone();
+        Box::pin(async move {
+            join_all(requests.into_iter().map(|request| request.run(&replies))).await;
+            // Says that all is said; the stream of several requests ends with no message.
+            Answer::Result(Payload::literal("{}"))
+        })
+    };
+    let mut running = Running::new(stream.clone(), all, None, OnDisconnect::GoOn, &front.tasks);
+    let first = running.first(accepts.streams).await;
+    let gathered = replies.begin_stream();
+    match first {
+        First::Answer(_) if !gathered.is_empty() => reply::array(&gathered),
+        First::Message(message) => {
+            let tape = session.tapes.open(stream, None);
+            gathered.iter().for_each(|reply| tape.record(reply));
+            tape.record(&message);
+            let reader = session.tapes.read(&tape);
+            running.detach_from(tape);
+            reply::tape(reader)
+        }
+        // All were taken back, and nothing is owed.
+        First::Answer(_) | First::Cancelled | First::Question(_) => {
+            stream.close();
+            reply::events(None, stream, None)
+        }
+    }
+}
+
+/// One request of a batch, which can be cancelled without the others.
+struct Request {
+    id: Payload,
+    own: Arc<Mailbox>,
+    answer: BoxFuture<'static, Answer>,
+    _enrolment: Enrolment,
+}
+
+impl Request {
+    fn begin(
+        front: &Front,
+        session: &Arc<HttpSession>,
+        stream: &Arc<Mailbox>,
+        id: &Payload,
+        method: Method,
+        params: Option<Payload>,
+    ) -> Result<Self, Payload> {
+        if method.as_str() == "initialize" || era::is_modern(params.as_ref()) {
+            let why = "seawall: initialize, and requests of 2026-07-28, cannot be part of a batch";
+            return Err(rpc_error(INVALID_REQUEST, why));
+        }
+        let own = Arc::new(Mailbox::default());
+        let enrolment = Enrolment::begin(session, id, &own)
+            .ok_or_else(|| rpc_error(OVERLOADED, "seawall: too many requests of this session are under way"))?;
+        let back = Arc::new(CallWire { stream: stream.clone(), outbox: session.outbox.clone() });
+        let answer = front.gate.ask(&session.session, id.clone(), method, params, back);
+        Ok(Request { id: id.clone(), own, answer, _enrolment: enrolment })
+    }
+
+    async fn run(self, replies: &Replies) {
+        tokio::select! {
+            biased;
+            answer = self.answer => replies.put(Parts::response(&self.id, answer.on_one_line()).joined()),
+            () = self.own.cancelled() => {}
+        }
+    }
+}
+
+/// The answers, held back until it is known how they leave.
+struct Replies {
+    /// `None` once they go to the stream.
+    gathered: Mutex<Option<Vec<Bytes>>>,
+    stream: Arc<Mailbox>,
+}
+
+impl Replies {
+    fn put(&self, reply: Bytes) {
+        match &mut *self.gathered.lock().unwrap_or_else(PoisonError::into_inner) {
+            Some(gathered) => gathered.push(reply),
+            None => self.stream.put_reply(reply),
+        }
+    }
+
+    /// What is there already; all that follows goes to the stream.
+    fn begin_stream(&self) -> Vec<Bytes> {
+        self.gathered.lock().unwrap_or_else(PoisonError::into_inner).take().unwrap_or_default()
+    }
+}
