@@ -1,10 +1,13 @@
-//! What the inner rooms learn about a call while it is under way. Nobody waits here.
+//! What the inner rooms learn about a call while it is under way.
 
 use std::{sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 
-use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use crate::sync::{
+    Notify,
+    atomic::{AtomicBool, AtomicU64, Ordering},
+};
 
 /// What the inner rooms learn about a call while it is under way, for the outer
 /// ones to read: when its bytes left, when it last showed life, and who has it.
@@ -16,6 +19,7 @@ pub struct Trail {
     instance: AtomicU64,
     /// Questions of the server that the client has not answered yet.
     open_questions: AtomicU64,
+    question: Notify,
     timed_out: AtomicBool,
 }
 
@@ -28,6 +32,7 @@ impl Drop for Asking {
         self.0.alive();
         // Who sees that no question is open sees the life above, too.
         self.0.open_questions.fetch_sub(1, Ordering::Release);
+        self.0.question.notify_one();
     }
 }
 
@@ -44,6 +49,7 @@ impl Trail {
             last_life_us: AtomicU64::new(0),
             instance: AtomicU64::new(0),
             open_questions: AtomicU64::new(0),
+            question: Notify::default(),
             timed_out: AtomicBool::new(false),
         }
     }
@@ -68,13 +74,23 @@ impl Trail {
     /// The server waits for its client: while a person thinks, it is not silent.
     pub fn asks(self: &Arc<Self>) -> Asking {
         self.open_questions.fetch_add(1, Ordering::Relaxed);
+        self.question.notify_one();
         Asking(self.clone())
+    }
+
+    pub fn is_asking(&self) -> bool {
+        self.open_questions.load(Ordering::Acquire) > 0
+    }
+
+    /// Resolves when a question was asked or answered; for one listener.
+    pub async fn question_changed(&self) {
+        self.question.notified().await;
     }
 
     /// When the call was sent or last showed life; `None` while nothing was sent.
     pub fn last_life(&self) -> Option<Instant> {
         // Before the life: the answer to a question that was open just now is one.
-        let is_asking = self.open_questions.load(Ordering::Acquire) > 0;
+        let is_asking = self.is_asking();
         match self.last_life_us.load(Ordering::Relaxed) {
             0 => None,
             _ if is_asking => Some(Instant::now()),
