@@ -267,15 +267,124 @@ impl Sessions {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::AtomicUsize;
+
     use futures_util::FutureExt as _;
 
     use super::*;
-    use crate::testing;
+    use crate::{
+        call::{Back, ServerName},
+        session::{Hello, Scope},
+        testing,
+    };
+
+    /// Counts the sessions that it was told the end of.
+    #[derive(Default)]
+    struct Counting(AtomicUsize);
+
+    impl Gate for Counting {
+        fn scope(&self, _: &str) -> Option<Scope> {
+            None
+        }
+        fn names(&self) -> Vec<ServerName> {
+            Vec::new()
+        }
+        fn open(&self, _: Hello) -> BoxFuture<'static, Result<(Arc<Session>, Payload), Payload>> {
+            unreachable!("nobody comes in")
+        }
+        fn ask(
+            &self,
+            _: &Arc<Session>,
+            _: Payload,
+            _: Method,
+            _: Option<Payload>,
+            _: Back,
+        ) -> BoxFuture<'static, Answer> {
+            unreachable!("nobody asks")
+        }
+        fn told(&self, _: &Arc<Session>, _: Method, _: Option<Payload>) {}
+        fn listen(&self, _: &Arc<Session>, _: Payload) -> BoxFuture<'static, Result<Payload, Payload>> {
+            unreachable!("nobody listens")
+        }
+        fn tool_with_headers(&self, _: &Scope, _: &str) -> Option<Payload> {
+            None
+        }
+        fn close(&self, _: &Arc<Session>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn session(sessions: &Sessions) -> Arc<HttpSession> {
+        Arc::new(HttpSession::new(Arc::new(testing::session()), Arc::default(), &sessions.kept))
+    }
+
+    async fn pass(time: Duration) {
+        tokio::time::advance(time).await;
+    }
+
+    const A_SECOND: Duration = Duration::from_secs(1);
+
+    #[tokio::test(start_paused = true)]
+    async fn a_session_that_is_silent_for_long_ends_unless_something_is_open() {
+        let (sessions, gate) = (Sessions::default(), Counting::default());
+        let [silent, seen, listening, calling] = std::array::from_fn(|_| session(&sessions));
+        for session in [&silent, &seen, &listening, &calling] {
+            assert!(sessions.insert(session.clone(), &gate));
+        }
+        let stream = listening.listen();
+        let call = calling.begin(&Payload::literal("1"), &Arc::default()).expect("there is room");
+        pass(IDLE_MAX - A_SECOND).await;
+        assert!(sessions.get(&seen.id).is_some());
+        sessions.expire(&gate);
+        assert_eq!(gate.0.load(Ordering::Relaxed), 0);
+        pass(A_SECOND).await;
+        sessions.expire(&gate);
+        assert!(sessions.get(&silent.id).is_none());
+        assert_eq!(gate.0.load(Ordering::Relaxed), 1, "its server-side part ends with it");
+        drop(stream);
+        calling.finish(call);
+        pass(IDLE_MAX).await;
+        sessions.expire(&gate);
+        assert_eq!(gate.0.load(Ordering::Relaxed), 4);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_full_table_makes_room_by_ending_the_idlest_and_never_a_busy_one() {
+        let (sessions, gate) = (Sessions::default(), Counting::default());
+        let first = session(&sessions);
+        assert!(sessions.insert(first.clone(), &gate));
+        for _ in 1..SESSIONS_MAX {
+            assert!(sessions.insert(session(&sessions), &gate));
+        }
+        assert!(!sessions.insert(session(&sessions), &gate), "all of them were seen in this moment");
+        pass(A_SECOND).await;
+        let busy = first.begin(&Payload::literal("1"), &Arc::default()).expect("there is room");
+        assert!(sessions.insert(session(&sessions), &gate));
+        assert_eq!(gate.0.load(Ordering::Relaxed), 1, "one made room");
+        pass(IDLE_MIN).await;
+        assert!(sessions.insert(session(&sessions), &gate));
+        assert_eq!(gate.0.load(Ordering::Relaxed), SESSIONS_MAX, "all that were idle for long did");
+        assert!(sessions.get(&first.id).is_some(), "but for the one that has a call under way");
+        first.finish(busy);
+    }
+
+    #[test]
+    fn an_id_that_is_used_twice_is_counted_twice_and_cancelled_twice() {
+        let session = session(&Sessions::default());
+        let id = Payload::literal("7");
+        let mailboxes: Vec<Arc<Mailbox>> = (0..RUNNING_MAX_REQUESTS).map(|_| Arc::default()).collect();
+        let numbers: Vec<_> = mailboxes.iter().map(|mailbox| session.begin(&id, mailbox)).collect();
+        assert!(numbers.iter().all(Option::is_some));
+        assert!(session.begin(&id, &Arc::default()).is_none(), "one id again and again is no way past the bound");
+        session.finish(numbers[0].expect("it has begun"));
+        session.cancel(&id);
+        assert!(!mailboxes[0].has_ended() && mailboxes[1..].iter().all(|mailbox| mailbox.has_ended()));
+    }
 
     #[tokio::test]
     async fn who_asked_a_client_that_has_left_hears_so() {
         let outbox = Arc::new(Outbox::default());
-        let session = HttpSession::new(Arc::new(testing::session()), outbox.clone());
+        let session = HttpSession::new(Arc::new(testing::session()), outbox.clone(), &Arc::default());
         let _standing = outbox.open_standing();
         let wire = StandingWire(outbox);
         let mut question = wire.ask(Method::of("roots/list"), None);
