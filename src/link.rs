@@ -121,6 +121,12 @@ pub struct Vitals {
 pub trait Inbox: Send + Sync + 'static {
     /// For a request, `answerer` sends the answer; dropped unused, it answers -32601.
     fn on(&self, message: Message, answerer: Option<Answerer>);
+
+    /// The same where the message came on the stream of one call, and so belongs to it:
+    /// the one whose [`Link::ask`] was given this trail.
+    fn on_stream_of(&self, _: &Arc<Trail>, message: Message, answerer: Option<Answerer>) {
+        self.on(message, answerer);
+    }
 }
 
 /// Sends the answer to one question of the server's.

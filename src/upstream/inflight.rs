@@ -154,6 +154,13 @@ impl InFlight {
         asked.map(|entry| entry.trail.asks()).collect()
     }
 
+    /// The client of one call, if it is in hand, and the way to it.
+    pub(super) fn client_of(&self, trail: &Arc<Trail>) -> Option<(Arc<Session>, Back)> {
+        let table = self.table();
+        let entry = table.calls.values().find(|entry| Arc::ptr_eq(&entry.trail, trail))?;
+        Some((entry.caller.session.clone(), entry.caller.back.clone()))
+    }
+
     /// The client behind all calls in hand, if it is one and the same, and the way to
     /// it: on the stream of its only call, else on its session's. A client that was
     /// asked to come back may have forgotten its call: it counts only where there is

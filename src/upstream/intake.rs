@@ -11,7 +11,7 @@ use super::{
     orders::Order,
 };
 use crate::{
-    call::{Answer, Back, Message, Method, Payload},
+    call::{Answer, Back, Message, Method, Payload, Trail},
     link::{Answerer, Inbox},
     session::Session,
     wire::envelope::{METHOD_NOT_FOUND, rpc_error},
@@ -34,9 +34,9 @@ impl Intake {
         Intake { instance, inflight, questions, lane: Arc::downgrade(lane) }
     }
 
-    fn notification(&self, lane: &Lane, method: Method, params: Option<Payload>) {
+    fn notification(&self, lane: &Lane, of: Option<&Arc<Trail>>, method: Method, params: Option<Payload>) {
         let common = &lane.common;
-        match (method.as_str(), self.client(lane)) {
+        match (method.as_str(), self.client(lane, of)) {
             ("notifications/progress", _) => {
                 if let Some(params) = params {
                     self.inflight.progress(&params);
@@ -66,9 +66,12 @@ impl Intake {
         }
     }
 
-    /// The one client that this can be about: that of all calls in hand, or the one that
-    /// has the instance to itself.
-    fn client(&self, lane: &Lane) -> Option<(Arc<Session>, Back)> {
+    /// The one client that this can be about: that of the call on whose stream it came, or
+    /// of all calls in hand, or the one that has the instance to itself.
+    fn client(&self, lane: &Lane, of: Option<&Arc<Trail>>) -> Option<(Arc<Session>, Back)> {
+        if let Some(client) = of.and_then(|trail| self.inflight.client_of(trail)) {
+            return Some(client);
+        }
         let owner = match &lane.role {
             Role::Session { session, .. } => session.as_ref().map(|session| (session.clone(), session.back.clone())),
             Role::Everybody | Role::Listing => None,
@@ -76,14 +79,21 @@ impl Intake {
         self.inflight.sole_client().or(owner)
     }
 
-    fn question(&self, lane: &Lane, method: Method, params: Option<Payload>, answerer: Answerer) {
+    fn question(
+        &self,
+        lane: &Lane,
+        of: Option<&Arc<Trail>>,
+        method: Method,
+        params: Option<Payload>,
+        answerer: Answerer,
+    ) {
         if method.as_str() == "ping" {
             return answerer.answer(Answer::Result(Payload::literal("{}")));
         }
         let refuse = |answerer: Answerer, why: &'static str| {
             answerer.answer(Answer::Error(rpc_error(METHOD_NOT_FOUND, why)));
         };
-        let Some((session, back)) = self.client(lane) else {
+        let Some((session, back)) = self.client(lane, of) else {
             return refuse(
                 answerer,
                 "seawall cannot tell which client this question is for: it has no call in hand, or calls of several clients",
@@ -109,15 +119,25 @@ impl Intake {
     }
 }
 
-impl Inbox for Intake {
-    fn on(&self, message: Message, answerer: Option<Answerer>) {
+impl Intake {
+    fn sort(&self, of: Option<&Arc<Trail>>, message: Message, answerer: Option<Answerer>) {
         let Some(lane) = self.lane.upgrade() else { return };
         match (message, answerer) {
-            (Message::Notification { method, params }, _) => self.notification(&lane, method, params),
+            (Message::Notification { method, params }, _) => self.notification(&lane, of, method, params),
             (Message::Request { method, params, .. }, Some(answerer)) => {
-                self.question(&lane, method, params, answerer);
+                self.question(&lane, of, method, params, answerer);
             }
             (Message::Request { .. }, None) => {}
         }
+    }
+}
+
+impl Inbox for Intake {
+    fn on(&self, message: Message, answerer: Option<Answerer>) {
+        self.sort(None, message, answerer);
+    }
+
+    fn on_stream_of(&self, call: &Arc<Trail>, message: Message, answerer: Option<Answerer>) {
+        self.sort(Some(call), message, answerer);
     }
 }

@@ -133,7 +133,8 @@ impl UrlLink {
         trail.sent_to(self.0.number);
         // In the modern era the closed stream is what cancels.
         let cancel = CancelOnDrop { link: self, id: (!is_initialize && modern.is_none()).then_some(id) };
-        let answered = self.0.closed.run_until_cancelled(self.post_and_read(body, modern, id, is_initialize)).await;
+        let answered =
+            self.0.closed.run_until_cancelled(self.post_and_read(body, modern, id, is_initialize, &trail)).await;
         cancel.disarm();
         let answer = answered.unwrap_or_else(|| Err(LinkError::Lost(Gone::because("it was stopped"))))?;
         Ok(match answer {
@@ -148,10 +149,11 @@ impl UrlLink {
         modern: Option<HeaderMap>,
         id: u64,
         is_initialize: bool,
+        trail: &Arc<Trail>,
     ) -> Result<Answer, LinkError> {
         let response = self.post(body, modern).await?;
         let session = response.headers().get(&MCP_SESSION_ID).cloned();
-        let answer = self.read_answer(response, id).await?;
+        let answer = self.read_answer(response, id, trail).await?;
         if is_initialize && let Answer::Result(hello) = &answer {
             self.agree(session, hello);
         }
@@ -212,7 +214,7 @@ impl UrlLink {
         }
     }
 
-    async fn read_answer(&self, response: Response, id: u64) -> Result<Answer, LinkError> {
+    async fn read_answer(&self, response: Response, id: u64, trail: &Arc<Trail>) -> Result<Answer, LinkError> {
         let status = response.status();
         let is_stream = kind(&response).eq_ignore_ascii_case("text/event-stream");
         if !is_stream && !is_json(&response) {
@@ -223,7 +225,7 @@ impl UrlLink {
         loop {
             match messages.next().await? {
                 Some(text) => {
-                    if let Some(answer) = self.sort(&text, id)? {
+                    if let Some(answer) = self.sort(&text, id, trail)? {
                         return Ok(answer);
                     }
                 }
@@ -233,7 +235,7 @@ impl UrlLink {
     }
 
     /// The answer to `id`, if it is in this text; messages beside it go up.
-    fn sort(&self, text: &bytes::Bytes, id: u64) -> Result<Option<Answer>, LinkError> {
+    fn sort(&self, text: &bytes::Bytes, id: u64, trail: &Arc<Trail>) -> Result<Option<Answer>, LinkError> {
         let messages = batch::messages(text);
         let messages = messages.map_err(|malformed| LinkError::Protocol(format!("its answer was {malformed}")))?;
         let mut found = None;
@@ -245,13 +247,14 @@ impl UrlLink {
                         found = found.or(Some(answer));
                     }
                 }
-                Envelope::Message(message) => self.hand_up(message),
+                Envelope::Message(message) => self.hand_up(message, Some(trail)),
             }
         }
         Ok(found)
     }
 
-    fn hand_up(&self, message: Message) {
+    /// What comes on the stream of a call belongs to it.
+    fn hand_up(&self, message: Message, of: Option<&Arc<Trail>>) {
         let answerer = match &message {
             Message::Notification { .. } => None,
             Message::Request { id, .. } => {
@@ -259,7 +262,10 @@ impl UrlLink {
                 Some(Answerer::new(move |answer| link.aside(Parts::response(&id, answer))))
             }
         };
-        self.0.inbox.on(message, answerer);
+        match of {
+            Some(call) => self.0.inbox.on_stream_of(call, message, answerer),
+            None => self.0.inbox.on(message, answerer),
+        }
     }
 
     /// Sends what nobody waits for.

@@ -28,7 +28,7 @@ async fn listen_for_ever(link: &UrlLink) {
                 while let Ok(Some(text)) = events.next().await {
                     for envelope in batch::messages(&text).unwrap_or_default() {
                         if let Envelope::Message(message) = envelope {
-                            link.hand_up(message);
+                            link.hand_up(message, None);
                         }
                     }
                 }
