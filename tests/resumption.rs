@@ -1,11 +1,28 @@
 //! A client whose connection broke goes on where it was: `Last-Event-ID`, within a
 //! session, on the stream that it names and no other.
 
-use std::{collections::BTreeSet, process::Command, time::Duration};
+use std::{
+    collections::BTreeSet,
+    future::IntoFuture as _,
+    process::Command,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
+use axum::{
+    Router,
+    body::Bytes,
+    extract::State,
+    http::{HeaderMap, StatusCode, header::CONTENT_TYPE},
+    response::{IntoResponse as _, Response},
+    routing::any,
+};
 use futures_util::future::join_all;
 use serde_json::{Value, json};
-use tokio::time::timeout;
+use tokio::{net::TcpListener, time::timeout};
 
 mod support;
 
@@ -162,6 +179,53 @@ async fn a_call_that_takes_long_gives_a_client_that_knows_how_something_to_come_
         assert!(text_of(&exchange.reply().await).starts_with("waited"));
     };
     tokio::join!(newest, older);
+}
+
+/// A server that closes the stream of a call at once and wants to be asked again: what it
+/// says comes piece by piece, one for each time.
+async fn polled(State(polls): State<Arc<AtomicUsize>>, headers: HeaderMap, body: Bytes) -> Response {
+    let events = |events: String| ([(CONTENT_TYPE, "text/event-stream")], events).into_response();
+    let Some(last) = headers.get("last-event-id") else {
+        let message: Value = serde_json::from_slice(&body).unwrap_or_default();
+        let result = match message["method"].as_str() {
+            Some("initialize") => json!({
+                "protocolVersion": "2025-11-25",
+                "capabilities": {"tools": {}},
+                "serverInfo": {"name": "polled", "version": "1"},
+            }),
+            Some("tools/list") => json!({"tools": [{"name": "it", "inputSchema": {"type": "object"}}]}),
+            Some("tools/call") => return events(format!("id: {}/0\nretry: 10\ndata: \n\n", message["id"])),
+            Some(_) if message["id"].is_null() => return StatusCode::ACCEPTED.into_response(),
+            _ => return StatusCode::METHOD_NOT_ALLOWED.into_response(),
+        };
+        let answer = json!({"jsonrpc": "2.0", "id": message["id"], "result": result}).to_string();
+        return ([(CONTENT_TYPE, "application/json")], answer).into_response();
+    };
+    polls.fetch_add(1, Ordering::Relaxed);
+    match last.to_str().expect("an id of its own").split_once('/').expect("call and place") {
+        (call, "0") => events(format!("id: {call}/1\ndata: \n\nid: {call}/2\ndata: {{\"half\":")),
+        (call, "1") => {
+            let result = json!({"content": [{"type": "text", "text": "in the end"}]});
+            let answer = json!({"jsonrpc": "2.0", "id": call.parse::<u64>().expect("a number"), "result": result});
+            events(format!("id: {call}/2\ndata: {answer}\n\n"))
+        }
+        (_, place) => panic!("{place} was never sent whole"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_closes_its_stream_for_a_while_is_asked_for_the_rest() {
+    let polls = Arc::new(AtomicUsize::new(0));
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let url = format!("http://{}/mcp", listener.local_addr().expect("an address"));
+    let router = Router::new().route("/mcp", any(polled)).with_state(polls.clone());
+    let serving = tokio::spawn(axum::serve(listener, router).into_future());
+    let gateway = Gateway::start(&format!("[servers.far]\nurl = \"{url}\"\n")).await;
+    gateway.server_is_ready("far").await;
+    let answer = gateway.client("/mcp/far").await.call_tool("it", json!({})).await;
+    assert_eq!(text_of(&answer), "in the end");
+    assert_eq!(polls.load(Ordering::Relaxed), 2);
+    serving.abort();
 }
 
 #[tokio::test]

@@ -36,6 +36,7 @@ use crate::{
 
 mod events;
 mod headers;
+mod resume;
 mod standing;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -223,14 +224,17 @@ impl UrlLink {
         }
         let mut messages = Events::new(response, is_stream, self.0.max_message_bytes);
         loop {
-            match messages.next().await? {
-                Some(text) => {
+            let broken = match messages.next().await {
+                Ok(Some(text)) => {
                     if let Some(answer) = self.sort(&text, id, trail)? {
                         return Ok(answer);
                     }
+                    continue;
                 }
-                None => return Err(LinkError::Lost(Gone::because("its reply ended before the answer came"))),
-            }
+                Ok(None) => LinkError::Lost(Gone::because("its reply ended before the answer came")),
+                Err(error) => error,
+            };
+            messages = self.resume(messages, broken).await?;
         }
     }
 

@@ -1,6 +1,8 @@
 //! The data of an event stream (`text/event-stream`), as it arrives in pieces. Knows
 //! the form of events and nothing of what is in them.
 
+use std::time::Duration;
+
 use bytes::{Buf as _, Bytes, BytesMut};
 
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
@@ -14,6 +16,9 @@ pub struct EventReader {
     scanned_bytes: usize,
     /// The data lines of the event that is being read.
     data: Option<BytesMut>,
+    id: Option<Bytes>,
+    last_id: Option<Bytes>,
+    retry: Option<Duration>,
     /// A carriage return ended the last line: a line feed right after it is part of it.
     after_return: bool,
     has_begun: bool,
@@ -32,22 +37,45 @@ impl EventReader {
     pub fn take(&mut self) -> Option<Bytes> {
         while let Some(line) = self.line() {
             if line.is_empty() {
+                self.last_id = self.id.take().or(self.last_id.take());
                 match self.data.take() {
                     Some(data) if !data.is_empty() => return Some(data.freeze()),
                     _ => continue,
                 }
             }
-            // Event names, ids and retry times do not matter here, comments never do.
-            let Some(value) = value_of_data(&line) else { continue };
-            match &mut self.data {
-                Some(data) => {
-                    data.extend_from_slice(b"\n");
-                    data.extend_from_slice(value);
+            // Event names do not matter here, comments never do.
+            if let Some(value) = value_of(b"data", &line) {
+                match &mut self.data {
+                    Some(data) => {
+                        data.extend_from_slice(b"\n");
+                        data.extend_from_slice(value);
+                    }
+                    None => self.data = Some(BytesMut::from(value)),
                 }
-                None => self.data = Some(BytesMut::from(value)),
+            } else if let Some(id) = value_of(b"id", &line) {
+                self.id = Some(Bytes::copy_from_slice(id));
+            } else if let Some(digits) = value_of(b"retry", &line) {
+                let millis = std::str::from_utf8(digits).ok().and_then(|digits| digits.trim().parse().ok());
+                self.retry = millis.map(Duration::from_millis).or(self.retry);
             }
         }
         None
+    }
+
+    /// A reader for the rest of the same stream, from another connection.
+    #[must_use]
+    pub fn for_the_rest(&self) -> Self {
+        EventReader { last_id: self.last_id.clone(), retry: self.retry, ..EventReader::default() }
+    }
+
+    /// Of the last whole event that had one: where a stream that breaks can be resumed.
+    pub fn last_id(&self) -> Option<&Bytes> {
+        self.last_id.as_ref()
+    }
+
+    /// How long the other side wants to be left alone before that.
+    pub fn retry(&self) -> Option<Duration> {
+        self.retry
     }
 
     /// A line ends with LF, CR, or both.
@@ -84,8 +112,8 @@ impl EventReader {
     }
 }
 
-fn value_of_data(line: &[u8]) -> Option<&[u8]> {
-    match line.strip_prefix(b"data")? {
+fn value_of<'a>(field: &[u8], line: &'a [u8]) -> Option<&'a [u8]> {
+    match line.strip_prefix(field)? {
         [] => Some(&[]),
         [b':', b' ', value @ ..] | [b':', value @ ..] => Some(value),
         _ => None,
@@ -120,6 +148,15 @@ mod tests {
             assert_eq!(events(stream.as_bytes()), ["a", "b"], "{stream:?}");
         }
         assert_eq!(events(b"data: a\r\ndata: b\r\n\r\n"), ["a\nb"], "CRLF is one line end, not two");
+    }
+
+    #[test]
+    fn the_id_is_that_of_the_last_whole_event() {
+        let mut reader = EventReader::default();
+        reader.push(b"id: 1\nretry: 250\ndata: a\n\nid:2\n\ndata: b\n\nid: 3\ndata: half");
+        assert_eq!(std::iter::from_fn(|| reader.take()).count(), 2);
+        assert_eq!(reader.last_id().map(|id| &id[..]), Some(&b"2"[..]), "an event without data has one too");
+        assert_eq!(reader.retry(), Some(Duration::from_millis(250)));
     }
 
     #[test]

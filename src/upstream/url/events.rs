@@ -1,7 +1,9 @@
 //! The messages in a reply: one, if it is plain JSON, or those of an event stream.
 
+use std::time::Duration;
+
 use bytes::{Bytes, BytesMut};
-use reqwest::Response;
+use reqwest::{Response, header::HeaderValue};
 
 use crate::{
     link::{Gone, LinkError},
@@ -28,6 +30,35 @@ impl Events {
             false => Arrived::Whole(BytesMut::new()),
         };
         Events { response, max_message_bytes, arrived, ended: false }
+    }
+
+    /// The rest of the same stream, in another reply.
+    pub(super) fn gone_on_with(&self, response: Response) -> Self {
+        let reader = self.reader().map(EventReader::for_the_rest).unwrap_or_default();
+        Events {
+            response,
+            max_message_bytes: self.max_message_bytes,
+            arrived: Arrived::Stream(reader),
+            ended: false,
+        }
+    }
+
+    /// Where a stream that breaks can be resumed.
+    pub(super) fn last_event_id(&self) -> Option<HeaderValue> {
+        let id = self.reader()?.last_id()?;
+        HeaderValue::from_bytes(id.trim_ascii()).ok()
+    }
+
+    /// How long the server wants to be left alone before that.
+    pub(super) fn retry(&self) -> Option<Duration> {
+        self.reader()?.retry()
+    }
+
+    fn reader(&self) -> Option<&EventReader> {
+        match &self.arrived {
+            Arrived::Stream(reader) => Some(reader),
+            Arrived::Whole(_) => None,
+        }
     }
 
     /// The next message; `None` at the end.
