@@ -70,7 +70,8 @@ pub async fn serve<R, W>(
     let _ = timeout(drain, calls.wait()).await;
     // Whoever is cut off hears why; whoever has left does not read it.
     if guilty == Guilty::All {
-        peer.complain(rpc_error(INVALID_REQUEST, format!("seawall: this connection is closed: {reason}")));
+        let error = rpc_error(INVALID_REQUEST, format!("seawall: this connection is closed: {reason}"));
+        peer.complain(Parts::error_without_id(error));
     }
     front.abort_all();
     let _ = timeout(LAST_WORDS_TIMEOUT, peer.flushed()).await;

@@ -35,12 +35,7 @@ impl Events {
     /// The rest of the same stream, in another reply.
     pub(super) fn gone_on_with(&self, response: Response) -> Self {
         let reader = self.reader().map(EventReader::for_the_rest).unwrap_or_default();
-        Events {
-            response,
-            max_message_bytes: self.max_message_bytes,
-            arrived: Arrived::Stream(reader),
-            ended: false,
-        }
+        Events { response, max_message_bytes: self.max_message_bytes, arrived: Arrived::Stream(reader), ended: false }
     }
 
     /// Where a stream that breaks can be resumed.
