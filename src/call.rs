@@ -13,6 +13,7 @@ use crate::{failure::Class, failure::Failure, session::Session};
 mod payload;
 mod trail;
 
+pub(crate) use payload::is_key;
 pub use payload::{Edit, Payload};
 pub use trail::{Asking, Trail};
 

@@ -80,8 +80,8 @@ impl Payload {
     /// One member of this object, if this is an object that has it.
     pub fn member(&self, key: &str) -> Option<Payload> {
         let fields: Fields<'_> = self.read().ok()?;
-        let (_, value) = fields.0.into_iter().rfind(|(name, _)| name == key)?;
-        Some(Payload::part_of(&self.0, value))
+        let member = fields.0.into_iter().rfind(|member| member.is(key))?;
+        Some(Payload::part_of(&self.0, member.value))
     }
 
     /// One member that is a string.
@@ -89,16 +89,18 @@ impl Payload {
         self.member(key)?.read().ok()
     }
 
-    /// One member that is a string, if it stands there once. Of two, a server might use
-    /// the one that was not looked at.
-    pub fn sole_text(&self, key: &str) -> Option<String> {
+    /// One member, if it stands there once. Of two, a server might use the one that was
+    /// not looked at.
+    pub fn sole_member(&self, key: &str) -> Option<Payload> {
         let fields: Fields<'_> = self.read().ok()?;
-        let mut found = fields.0.iter().filter(|(name, _)| name == key);
-        let (_, value) = found.next()?;
-        if found.next().is_some() {
-            return None;
-        }
-        serde_json::from_str(value.get()).ok()
+        let mut found = fields.0.iter().filter(|member| member.is(key));
+        let member = found.next().filter(|_| found.next().is_none())?;
+        Some(Payload::part_of(&self.0, member.value))
+    }
+
+    /// The same where it is a string.
+    pub fn sole_text(&self, key: &str) -> Option<String> {
+        self.sole_member(key)?.read().ok()
     }
 
     /// The elements of the array in member `key`, each as the text it came as.
@@ -110,14 +112,9 @@ impl Payload {
 
     /// Whether this result of `tools/call` says `isError: true`.
     pub fn says_is_error(&self) -> bool {
-        #[derive(Deserialize)]
-        struct ToolResult {
-            #[serde(rename = "isError", default)]
-            is_error: bool,
-        }
         // A cheap look first: most results do not hold the word at all.
         memchr::memmem::find(&self.0, b"isError").is_some()
-            && self.read::<ToolResult>().is_ok_and(|result| result.is_error)
+            && self.member("isError").is_some_and(|is_error| is_error.as_str() == "true")
     }
 
     /// The code of this JSON-RPC error object.
@@ -126,33 +123,34 @@ impl Payload {
     }
 
     /// This object with some members set, added or removed; order and text of
-    /// all others stay. What is no object is returned as it is.
+    /// all others stay, keys included. What is no object is returned as it is.
     pub fn edit(&self, edits: &[(&str, Edit)]) -> Payload {
-        let Ok(fields) = self.read::<Fields<'_>>() else {
+        let Ok(Fields(members)) = self.read::<Fields<'_>>() else {
             return self.clone();
         };
         let added: usize = edits.iter().map(|(key, edit)| key.len() + edit.len() + 8).sum();
         let mut out = BytesMut::with_capacity(self.0.len() + added);
         let mut separator = b'{';
-        let mut put = |key: &str, value: &[u8]| {
+        let mut put = |key: &[u8], value: &[u8]| {
             out.put_u8(separator);
             separator = b',';
-            put_string(&mut out, key);
+            out.put_slice(key);
             out.put_u8(b':');
             out.put_slice(value);
         };
-        for (key, value) in &fields.0 {
-            match edits.iter().find(|(name, _)| name == key) {
-                None => put(key, value.get().as_bytes()),
+        for member in &members {
+            let key = member.key.get().as_bytes();
+            match edits.iter().find(|(name, _)| member.is(name)) {
+                None => put(key, member.value.get().as_bytes()),
                 Some((_, Edit::Set(new))) => put(key, &new.0),
                 Some((_, Edit::Remove)) => {}
             }
         }
         for (key, edit) in edits {
             if let Edit::Set(new) = edit
-                && !fields.0.iter().any(|(name, _)| name == key)
+                && !members.iter().any(|member| member.is(key))
             {
-                put(key, &new.0);
+                put(Payload::of(*key).as_bytes(), &new.0);
             }
         }
         if separator == b'{' {
@@ -196,17 +194,6 @@ impl Edit {
     }
 }
 
-fn put_string(out: &mut BytesMut, text: &str) {
-    let plain = text.bytes().all(|b| b >= 0x20 && b != b'"' && b != b'\\');
-    if plain {
-        out.put_u8(b'"');
-        out.put_slice(text.as_bytes());
-        out.put_u8(b'"');
-    } else {
-        out.put_slice(Payload::of(text).as_bytes());
-    }
-}
-
 impl fmt::Debug for Payload {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // Payloads may be large and may hold secrets: logs get the size.
@@ -229,7 +216,28 @@ impl<'de> Deserialize<'de> for Payload {
 }
 
 /// The members of an object in the order they were written.
-struct Fields<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
+struct Fields<'a>(Vec<Member<'a>>);
+
+struct Member<'a> {
+    /// As it was written: half a surrogate pair is a key that no string type can hold.
+    key: &'a RawValue,
+    value: &'a RawValue,
+}
+
+impl Member<'_> {
+    fn is(&self, name: &str) -> bool {
+        is_key(self.key, name)
+    }
+}
+
+/// Whether a key, as it was written, says this name.
+pub(crate) fn is_key(written: &RawValue, name: &str) -> bool {
+    let written = written.get();
+    match memchr::memchr(b'\\', written.as_bytes()) {
+        None => &written[1..written.len() - 1] == name,
+        Some(_) => serde_json::from_str::<Cow<'_, str>>(written).is_ok_and(|key| key == name),
+    }
+}
 
 impl<'de: 'a, 'a> Deserialize<'de> for Fields<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -241,8 +249,8 @@ impl<'de: 'a, 'a> Deserialize<'de> for Fields<'a> {
             }
             fn visit_map<A: de::MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
                 let mut fields = Vec::with_capacity(map.size_hint().unwrap_or(8));
-                while let Some(Key(key)) = map.next_key()? {
-                    fields.push((key, map.next_value()?));
+                while let Some(key) = map.next_key()? {
+                    fields.push(Member { key, value: map.next_value()? });
                 }
                 Ok(Fields(fields))
             }
@@ -250,11 +258,6 @@ impl<'de: 'a, 'a> Deserialize<'de> for Fields<'a> {
         deserializer.deserialize_map(Visitor)
     }
 }
-
-/// A key that borrows where it can; `Cow` alone always copies.
-#[derive(Deserialize)]
-#[serde(transparent)]
-struct Key<'a>(#[serde(borrow)] Cow<'a, str>);
 
 #[cfg(test)]
 mod tests {
@@ -281,7 +284,14 @@ mod tests {
 
     #[test]
     fn keys_with_escapes_survive() {
-        assert_eq!(payload(r#"{"a\"b\n":1}"#).edit(&[]).as_str(), r#"{"a\"b\n":1}"#);
+        for odd in [r#"{"a\"b\n":1}"#, r#"{"\u0061":1}"#, r#"{"\ud83d":1}"#, r#"{"":{}}"#] {
+            assert_eq!(payload(odd).edit(&[]).as_str(), odd);
+        }
+        let named = payload(r#"{"\u006eame":"a","\ud83d":1}"#);
+        assert_eq!(named.text("name").as_deref(), Some("a"), "a key is what it says, however it is written");
+        let edited = named.edit(&[("name", Edit::Set(payload("2"))), ("isError", Edit::Set(payload("true")))]);
+        assert_eq!(edited.as_str(), r#"{"\u006eame":2,"\ud83d":1,"isError":true}"#);
+        assert!(edited.says_is_error());
     }
 
     #[test]

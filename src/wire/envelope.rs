@@ -1,13 +1,13 @@
 //! The JSON-RPC envelope: what is taken off a message and put around a payload.
 //! The payload itself is never parsed further and never rewritten here.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, fmt};
 
 use bytes::{BufMut, Bytes, BytesMut};
-use serde::{Deserialize, Deserializer};
+use serde::{Deserialize, Deserializer, de};
 use serde_json::value::RawValue;
 
-use crate::call::{Answer, Message, Method, Payload};
+use crate::call::{Answer, Message, Method, Payload, is_key};
 
 /// One message as it came.
 #[derive(Debug)]
@@ -28,22 +28,58 @@ pub struct Malformed {
 
 /// Members are looked at by presence: `"result": null` is a result. A duplicate of
 /// any of them is an error, so that check and use never see different values.
-#[derive(Deserialize)]
+#[derive(Default)]
 struct Members<'a> {
-    #[serde(borrow, default, deserialize_with = "present")]
     id: Option<&'a RawValue>,
-    #[serde(borrow, default)]
     method: Option<Cow<'a, str>>,
-    #[serde(borrow, default, deserialize_with = "present")]
     params: Option<&'a RawValue>,
-    #[serde(borrow, default, deserialize_with = "present")]
     result: Option<&'a RawValue>,
-    #[serde(borrow, default, deserialize_with = "present")]
     error: Option<&'a RawValue>,
 }
 
-fn present<'de, D: Deserializer<'de>>(value: D) -> Result<Option<&'de RawValue>, D::Error> {
-    <&RawValue>::deserialize(value).map(Some)
+impl<'de: 'a, 'a> Deserialize<'de> for Members<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Visitor;
+        impl<'de> de::Visitor<'de> for Visitor {
+            type Value = Members<'de>;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+            fn visit_map<A: de::MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let mut members = Members::default();
+                let mut method = None;
+                // Keys as they are written: one that no string type can hold is none of ours.
+                while let Some(key) = map.next_key::<&RawValue>()? {
+                    let (place, name) = match () {
+                        () if is_key(key, "id") => (&mut members.id, "id"),
+                        () if is_key(key, "method") => (&mut method, "method"),
+                        () if is_key(key, "params") => (&mut members.params, "params"),
+                        () if is_key(key, "result") => (&mut members.result, "result"),
+                        () if is_key(key, "error") => (&mut members.error, "error"),
+                        () => {
+                            map.next_value::<de::IgnoredAny>()?;
+                            continue;
+                        }
+                    };
+                    if place.replace(map.next_value()?).is_some() {
+                        return Err(de::Error::duplicate_field(name));
+                    }
+                }
+                members.method = method.map(name_of).transpose()?.flatten();
+                Ok(members)
+            }
+        }
+        deserializer.deserialize_map(Visitor)
+    }
+}
+
+/// `null` is no method.
+fn name_of<E: de::Error>(method: &RawValue) -> Result<Option<Cow<'_, str>>, E> {
+    #[derive(Deserialize)]
+    #[serde(transparent)]
+    struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
+    let name: Result<Option<Name<'_>>, _> = serde_json::from_str(method.get());
+    name.map(|name| name.map(|name| name.0)).map_err(|error| E::custom(format!("method: {error}")))
 }
 
 impl Envelope {
@@ -99,15 +135,10 @@ impl Malformed {
 
     /// Finds out what is wrong with text that did not parse as an envelope.
     fn explain(text: &Bytes, error: &serde_json::Error) -> Self {
-        #[derive(Deserialize)]
-        struct IdOnly<'a> {
-            #[serde(borrow, default, deserialize_with = "present")]
-            id: Option<&'a RawValue>,
-        }
         let is_json = serde_json::from_slice::<&RawValue>(text).is_ok();
-        let id = serde_json::from_slice::<IdOnly<'_>>(text).ok().and_then(|only| only.id);
+        let id = Payload::from_json(text.clone()).ok().and_then(|message| message.sole_member("id"));
         Malformed {
-            id: id.map(|id| Payload::part_of(text, id)),
+            id,
             is_json,
             reason: if is_json { format!("no JSON-RPC message: {error}") } else { format!("no JSON: {error}") },
         }
@@ -227,6 +258,15 @@ mod tests {
         assert_eq!(id.as_str(), "1.50");
         assert_eq!(method.as_str(), "tools/call");
         assert_eq!(params.expect("params").as_str(), r#"{"n": 1e400}"#);
+    }
+
+    #[test]
+    fn a_member_that_no_string_can_name_is_passed_over() {
+        let parsed = parse(r#"{"jsonrpc":"2.0","\ud83d":1,"\u0069d":3,"result":{"\ud83d":2}}"#);
+        let Ok(Envelope::Response { id, answer: Answer::Result(result) }) = parsed else {
+            panic!("a response was due: {parsed:?}");
+        };
+        assert_eq!((id.as_str(), result.as_str()), ("3", r#"{"\ud83d":2}"#));
     }
 
     #[test]
