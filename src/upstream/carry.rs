@@ -101,7 +101,7 @@ impl Lane {
             self.order(Order::Renew(instance.number));
         }
         let mut out = Out { lane: self, instance, call, is_over: false };
-        let answer = match subscriptions::instead_of(&self.common.tasks, instance, call) {
+        let answer = match subscriptions::instead_of(&self.common.tasks, instance, call).await {
             Some(answer) => Ok(answer),
             None => rounds::ask(instance, call, params).await,
         };

@@ -24,7 +24,7 @@ pub(super) struct Instance {
     pub(super) inflight: Arc<InFlight>,
     pub(super) ready_since: Instant,
     /// Of single resources, in the modern era.
-    pub(super) streams: Streams,
+    pub(super) streams: Arc<Streams>,
     /// Why seawall itself ends it, once it does.
     pub(super) sentence: OnceLock<Sentence>,
 }

@@ -9,6 +9,7 @@ use super::{
     inflight::InFlight,
     lane::{Lane, Role},
     orders::Order,
+    subscriptions::Streams,
 };
 use crate::{
     call::{Answer, Back, Message, Method, Payload, Trail},
@@ -23,15 +24,16 @@ const OPEN_MAX_QUESTIONS: usize = 64;
 pub(super) struct Intake {
     instance: u64,
     inflight: Arc<InFlight>,
+    streams: Arc<Streams>,
     questions: Arc<Semaphore>,
     /// Weak: the lane owns the link that owns this.
     lane: Weak<Lane>,
 }
 
 impl Intake {
-    pub(super) fn new(instance: u64, inflight: Arc<InFlight>, lane: &Arc<Lane>) -> Self {
+    pub(super) fn new(instance: u64, inflight: Arc<InFlight>, streams: Arc<Streams>, lane: &Arc<Lane>) -> Self {
         let questions = Arc::new(Semaphore::new(OPEN_MAX_QUESTIONS));
-        Intake { instance, inflight, questions, lane: Arc::downgrade(lane) }
+        Intake { instance, inflight, streams, questions, lane: Arc::downgrade(lane) }
     }
 
     fn notification(&self, lane: &Lane, of: Option<&Arc<Trail>>, method: Method, params: Option<Payload>) {
@@ -48,6 +50,12 @@ impl Intake {
                 | "notifications/resources/list_changed",
                 _,
             ) => lane.order(Order::Relist(self.instance)),
+            // Seawall has asked for the stream itself; it is nobody else's.
+            ("notifications/subscriptions/acknowledged", _) => {
+                if let Some(params) = params {
+                    self.streams.acknowledged(&params);
+                }
+            }
             // The end of a question of its own: whoever answers it now answers in vain.
             ("notifications/cancelled", _) => {}
             // Whoever has subscribed hears it, in whatever call it came.

@@ -45,6 +45,7 @@ pub(super) struct Connected {
     number: u64,
     link: Arc<dyn Link>,
     inflight: Arc<InFlight>,
+    streams: Arc<Streams>,
     began: Instant,
 }
 
@@ -78,7 +79,8 @@ pub(super) async fn connect(lane: &Arc<Lane>) -> Result<Connected, StartError> {
     let began = Instant::now();
     let number = next_instance_number();
     let inflight = Arc::new(InFlight::default());
-    let inbox = Arc::new(Intake::new(number, inflight.clone(), lane));
+    let streams = Arc::new(Streams::default());
+    let inbox = Arc::new(Intake::new(number, inflight.clone(), streams.clone(), lane));
     let (hand_over, handed_over) = oneshot::channel();
     let reaching = reach(lane.clone(), number, inbox, hand_over);
     lane.common.tasks.spawn(async move {
@@ -90,7 +92,7 @@ pub(super) async fn connect(lane: &Arc<Lane>) -> Result<Connected, StartError> {
         Ok(Err(_)) => return Err(StartError::Transient("its start was broken off".to_owned())),
         Err(_) => return Err(StartError::Transient("it could not be reached in time".to_owned())),
     };
-    Ok(Connected { number, link, inflight, began })
+    Ok(Connected { number, link, inflight, streams, began })
 }
 
 /// A task of its own, so that a start that nobody waits for any more, be it late or be
@@ -120,7 +122,7 @@ async fn reach(
 
 /// First words, and the lists if they are wanted. What fails is left to be closed.
 pub(super) async fn greet(lane: &Lane, connected: Connected, until: Until) -> Result<Fresh, StartError> {
-    let Connected { number, link, inflight, began } = connected;
+    let Connected { number, link, inflight, streams, began } = connected;
     let (era, hello) = match handshake::greet(&*link, lane.common.era()).await {
         Ok(greeted) => greeted,
         Err(broken) => {
@@ -139,16 +141,7 @@ pub(super) async fn greet(lane: &Lane, connected: Connected, until: Until) -> Re
         None
     };
     let ready_since = Instant::now();
-    let instance = Instance {
-        number,
-        link,
-        era,
-        hello,
-        inflight,
-        ready_since,
-        streams: Streams::default(),
-        sentence: OnceLock::new(),
-    };
+    let instance = Instance { number, link, era, hello, inflight, ready_since, streams, sentence: OnceLock::new() };
     Ok(Fresh { instance: Arc::new(instance), offer, took: began.elapsed() })
 }
 

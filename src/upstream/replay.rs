@@ -53,8 +53,8 @@ async fn subscribe(lane: &Lane, instance: &Arc<Instance>, params: Payload) -> bo
     match instance.era {
         Era::Legacy => ask(instance, SUBSCRIBE, params).await,
         Era::Modern => {
-            instance.streams.open(&lane.common.tasks, instance, params.text("uri").unwrap_or_default());
-            true
+            let uri = params.text("uri").unwrap_or_default();
+            instance.streams.open(&lane.common.tasks, instance, uri).is_some()
         }
     }
 }
