@@ -39,15 +39,19 @@ async fn servers_are_told_apart_at_mcp_and_alone_at_their_own_path() {
     assert!(instructions.contains("Instructions of fixture."), "{instructions}");
 }
 
-const ODD: [&str; 8] = [
+const ODD: [&str; 10] = [
     "a__b",
+    // Of the server "fix" the first would be called what the second is called.
+    "a/b",
+    "a_b_wa2sjqf5",
     "__",
     "with space",
     "dots.and/slashes",
     "größe",
     "UPPER-lower_1",
-    "a_name_that_is_longer_than_any_client_would_take_it_for_a_tool_and_goes_on",
-    "a_name_that_is_longer_than_any_client_would_take_it_for_a_tool_and_goes_off",
+    // A hundred characters each, the same but for the last.
+    "a_name_that_is_longer_than_any_client_would_take_it_for_a_tool_and_goes_on_and_on_and_on_to_the_enda",
+    "a_name_that_is_longer_than_any_client_would_take_it_for_a_tool_and_goes_on_and_on_and_on_to_the_endb",
 ];
 
 #[tokio::test]
@@ -194,4 +198,44 @@ async fn a_name_that_a_server_lists_twice_is_listed_once_beside_its_neighbours()
     assert!(names.contains(&"few__pid".to_owned()), "{names:?}");
     let alone = gateway.client("/mcp/odd").await.list_tools().await;
     assert_eq!(alone.iter().filter(|tool| tool["name"] == "twin").count(), 2, "as it came");
+}
+
+/// Public name, server and own name, as `seawall tools --json` has them.
+fn ways_back(gateway: &Gateway) -> Vec<Value> {
+    let output = gateway.seawall(&["tools", "--json"]);
+    let lines = String::from_utf8(output.stdout).expect("JSON is UTF-8");
+    let line = |line: &str| serde_json::from_str::<Value>(line).expect("a line of JSON");
+    lines.lines().map(line).map(|tool| json!([tool["name"], tool["server"], tool["own_name"]])).collect()
+}
+
+#[tokio::test]
+async fn names_and_shared_resources_are_the_same_after_a_restart() {
+    let folder = std::sync::Arc::new(support::scratch::Scratch::new());
+    let flags = ["--list", "echo", "--resources", "--names", &ODD.join(",")];
+    // The second one in the file is there first.
+    let config = fixture("one", &[&flags[..], &["--slow-start", "300"]].concat()) + &fixture("two", &flags);
+    let mut seen = Vec::new();
+    for _ in 0..2 {
+        let mut gateway = support::Launch::with_folder(folder.clone(), &config).start().await;
+        gateway.ready().await;
+        let client = gateway.client("/mcp").await;
+        let ways = ways_back(&gateway);
+        assert_eq!(ways.len(), 2 * (ODD.len() + 1));
+        for way in &ways {
+            let [public, server, own] = [0, 1, 2].map(|at| way[at].as_str().expect("a name"));
+            if own != "echo" {
+                let reply = client.call_tool(public, json!({})).await;
+                assert_eq!(reply["result"]["structuredContent"]["called"], own, "{way}");
+            }
+            assert!(public.starts_with(&format!("{server}__")), "{way}");
+        }
+        client.call_tool("one__echo", json!({})).await;
+        let read = client.request("resources/read", json!({"uri": "fixture://calls"})).await;
+        let text = read["result"]["contents"][0]["text"].as_str().unwrap_or_default().to_owned();
+        assert_eq!(text, format!("fixture://calls after {} calls", ODD.len() + 1), "the first in the file has it");
+        seen.push((names(&client).await, ways, client.list("resources/list", "resources").await));
+        drop(client);
+        gateway.stop();
+    }
+    assert_eq!(seen[0], seen[1]);
 }

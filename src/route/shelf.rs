@@ -71,21 +71,18 @@ impl Shelf {
 }
 
 fn named(server: &ServerName, items: &[Payload], max_chars: usize) -> Vec<Item> {
-    let item = |json: &Payload| {
-        let own = json.text("name")?;
-        let public = names::public(server, &own, max_chars);
-        let public_json = json.edit(&[("name", Edit::Set(Payload::of(&public)))]);
-        let has_headers = mcp_param::of_tool(json).is_ok_and(|mirrored| !mirrored.is_empty());
-        Some(Item {
-            own: own.into(),
-            public: public.into(),
-            own_json: json.clone(),
-            public_json,
-            is_whole: true,
-            has_headers,
-        })
+    let (jsons, own): (Vec<&Payload>, Vec<String>) =
+        items.iter().filter_map(|json| Some((json, json.text("name")?))).unzip();
+    let public = names::public_of_all(server, &own, max_chars);
+    let item = |((json, own), public): ((&Payload, String), String)| Item {
+        own: own.into(),
+        own_json: json.clone(),
+        public_json: json.edit(&[("name", Edit::Set(Payload::of(&public)))]),
+        public: public.into(),
+        is_whole: true,
+        has_headers: mcp_param::of_tool(json).is_ok_and(|mirrored| !mirrored.is_empty()),
     };
-    items.iter().filter_map(item).collect()
+    jsons.into_iter().zip(own).zip(public).map(item).collect()
 }
 
 /// Resources keep their URI at `/mcp` too.
