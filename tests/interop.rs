@@ -15,11 +15,17 @@ use support::{Gateway, process, scratch::Scratch, tools};
 
 const RUN: Duration = Duration::from_secs(120);
 
+const NEWEST: &str = "@modelcontextprotocol/sdk";
+/// Of August 2025.
+const OF_2025: &str = "sdk-2025";
+
 /// One real server and what is done with it.
 struct Subject {
     name: &'static str,
     command: Vec<String>,
     env: Vec<(&'static str, String)>,
+    /// Where the client's SDK is among the modules.
+    sdk: &'static str,
     plan: Value,
     /// Each way to the server begins with the same world.
     reset: Box<dyn Fn()>,
@@ -40,6 +46,7 @@ impl Subject {
     fn seen_by_client(&self, prefix: &str, target: &[&str]) -> Vec<Value> {
         let mut plan = self.plan.clone();
         plan["prefix"] = json!(prefix);
+        plan["sdk"] = json!(self.sdk);
         let mut command = Command::new("node");
         command.arg(tools::interop("client.mjs")).arg(modules().expect("node was there a moment ago"));
         command.arg(plan.to_string()).args(target).envs(self.env.iter().map(|(key, value)| (key, value)));
@@ -143,7 +150,7 @@ async fn everything_is_the_same_through_seawall() {
             }},
         ],
     });
-    let subject = Subject { name: "everything", command, env: Vec::new(), plan, reset: Box::new(|| {}) };
+    let subject = Subject { name: "everything", command, env: Vec::new(), sdk: NEWEST, plan, reset: Box::new(|| {}) };
     subject.is_the_same_through_seawall().await;
 }
 
@@ -176,7 +183,7 @@ async fn filesystem_is_the_same_through_seawall() {
         std::fs::create_dir_all(&root).expect("a folder can be made");
         std::fs::write(root.join("a.txt"), "as it was\n").expect("a file can be written");
     };
-    let subject = Subject { name: "files", command, env: Vec::new(), plan, reset: Box::new(reset) };
+    let subject = Subject { name: "files", command, env: Vec::new(), sdk: NEWEST, plan, reset: Box::new(reset) };
     subject.is_the_same_through_seawall().await;
 }
 
@@ -202,7 +209,7 @@ async fn memory_is_the_same_through_seawall() {
         ],
     });
     let reset = move || drop(std::fs::remove_file(&graph));
-    let subject = Subject { name: "memory", command, env, plan, reset: Box::new(reset) };
+    let subject = Subject { name: "memory", command, env, sdk: NEWEST, plan, reset: Box::new(reset) };
     subject.is_the_same_through_seawall().await;
 }
 
@@ -225,7 +232,7 @@ async fn python_is_the_same_through_seawall(requirements: &str) {
             {"method": "prompts/get", "params": {"name": "review", "arguments": {"code": "x = 1"}}},
         ],
     });
-    let subject = Subject { name: "python", command, env: Vec::new(), plan, reset: Box::new(|| {}) };
+    let subject = Subject { name: "python", command, env: Vec::new(), sdk: NEWEST, plan, reset: Box::new(|| {}) };
     subject.is_the_same_through_seawall().await;
 }
 
@@ -267,4 +274,55 @@ async fn the_python_client_sees_the_same_through_seawall_with_and_without_sessio
         assert_eq!(direct.len(), 8, "{direct:?}");
         same(mode, &direct, &seen_by_python(&python, &plan, mode, &[&url]));
     }
+}
+
+#[tokio::test]
+async fn the_typescript_client_of_2025_sees_the_same_through_seawall() {
+    let Some(command) = from_npm("server-everything") else { return };
+    let plan = json!({
+        "calls": [
+            call("echo", json!({"message": "wave 😀"})),
+            call("get-sum", json!({"a": 1, "b": 2.5})),
+            call("get-tiny-image", json!({})),
+            call("get-structured-content", json!({"location": "Chicago"})),
+            call("trigger-long-running-operation", json!({"duration": 0.2, "steps": 4})),
+            call("trigger-sampling-request", json!({"prompt": "p", "maxTokens": 5})),
+        ],
+        "requests": [
+            {"method": "resources/read", "params": {"uri": "demo://resource/static/document/features.md"}},
+            {"method": "prompts/get", "params": {"name": "args-prompt", "arguments": {"city": "Rome"}}},
+        ],
+    });
+    let subject = Subject { name: "everything", command, env: Vec::new(), sdk: OF_2025, plan, reset: Box::new(|| {}) };
+    subject.is_the_same_through_seawall().await;
+}
+
+#[tokio::test]
+async fn the_python_client_of_2025_sees_the_same_through_seawall() {
+    let Some((python, packages)) = tools::python_2025() else { return };
+    let (server, client) = (tools::interop("python_server.py"), tools::interop("client_2025.py"));
+    let text = |path: &Path| path.to_str().expect("a path of ours is UTF-8").to_owned();
+    let server = [text(&python), text(&server)];
+    let plan = json!({
+        "calls": [
+            call("weather", json!({"city": "Paris"})),
+            call("table", json!({"rows": 2})),
+            call("fails", json!({"reason": "as asked"})),
+        ],
+        "resources": ["python://greeting", "python://square/7"],
+    });
+    let seen = |target: &[&str]| {
+        let mut command = Command::new(&python);
+        command.env("PYTHONPATH", &packages).arg(&client).arg(plan.to_string()).args(target);
+        json_lines(command)
+    };
+    let direct = seen(&[&server[0], &server[1]]);
+    assert_eq!((direct.len(), &direct[0]["value"]), (9, &json!("2025-06-18")), "{direct:?}");
+    let config = format!("[servers.python]\ncommand = {}\nsandbox = \"off\"\n", json!(server));
+    let gateway = Gateway::start(&config).await;
+    gateway.server_is_ready("python").await;
+    same("HTTP", &direct, &seen(&[&format!("http://{}/mcp/python", gateway.address)]));
+    let config = text(&gateway.config());
+    let stdio = [env!("CARGO_BIN_EXE_seawall"), "stdio", "python", "--join", "--config", &config];
+    same("stdio", &direct, &seen(&stdio));
 }

@@ -61,6 +61,19 @@ pub fn python(requirements: &str) -> Option<PathBuf> {
     Some(folder.join("venv/bin/python"))
 }
 
+/// A python and the PYTHONPATH with which it has the SDK of 2025.
+pub fn python_2025() -> Option<(PathBuf, PathBuf)> {
+    let python = python("requirements.txt")?;
+    let requirements = interop("requirements-2025.txt");
+    let folder = installed("requirements-2025", &read(&requirements), |folder| {
+        let mut install = Command::new(&python);
+        install.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps", "--target"]);
+        install.arg(folder.join("packages")).arg("-r").arg(&requirements);
+        vec![install]
+    });
+    Some((python, folder.join("packages")))
+}
+
 /// A file of fixtures/interop.
 pub fn interop(name: &str) -> PathBuf {
     fixtures("interop").join(name)
