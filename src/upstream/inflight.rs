@@ -25,6 +25,8 @@ mod model;
 pub(super) struct InFlight {
     table: Mutex<Table>,
     emptied: Notify,
+    /// A call has ended, and others may be in hand.
+    left: Notify,
     pub(super) pulse: Pulse,
 }
 
@@ -117,6 +119,18 @@ impl InFlight {
         }
     }
 
+    /// Resolves when no call of this session is in hand.
+    pub(super) async fn without(&self, session: u64) {
+        loop {
+            // Registered before the look, as above.
+            let left = self.left.notified();
+            if !self.table().calls.values().any(|entry| entry.caller.session.number == session) {
+                return;
+            }
+            left.await;
+        }
+    }
+
     pub(super) fn len(&self) -> usize {
         self.table().calls.len()
     }
@@ -197,6 +211,7 @@ impl Drop for Admission {
             table.calls.remove(&self.number);
             table.calls.is_empty()
         };
+        self.table.left.notify_waiters();
         if is_empty {
             self.table.emptied.notify_waiters();
         }

@@ -1,9 +1,12 @@
 //! What a server says on its own, sorted: progress to its call, list changes to the
 //! server's task, everything else to the one client it can be for.
 
-use std::sync::{Arc, Weak};
+use std::{
+    sync::{Arc, Weak},
+    time::Duration,
+};
 
-use tokio::sync::Semaphore;
+use tokio::{sync::Semaphore, time::sleep};
 
 use super::{
     inflight::InFlight,
@@ -20,6 +23,9 @@ use crate::{
 
 /// Questions of one instance that clients have not answered yet.
 const OPEN_MAX_QUESTIONS: usize = 64;
+/// So long one is open that no call is behind; others are as long as their call.
+const QUESTION_MAX: Duration = Duration::from_secs(600);
+const NO_ANSWER: i64 = -32000;
 
 pub(super) struct Intake {
     instance: u64,
@@ -115,19 +121,37 @@ impl Intake {
             return refuse(answerer, "too many questions are open already");
         };
         let asking = self.inflight.asking(session.number);
-        let stop = lane.stop.clone();
+        let over = self.over(lane, &session, !asking.is_empty());
         lane.common.tasks.spawn(async move {
-            tokio::select! {
-                answer = back.ask(method, params) => answerer.answer(answer),
-                // A client that never answers must not outlive the server that asked.
-                () = stop.cancelled() => {}
-            }
+            let answer = tokio::select! {
+                answer = back.ask(method, params) => answer,
+                why = over => Answer::Error(rpc_error(NO_ANSWER, why)),
+            };
+            answerer.answer(answer);
             drop((permit, asking));
         });
     }
 }
 
 impl Intake {
+    /// Resolves when a question is nobody's any more: a client that never answers must
+    /// not keep it, and with it one of the places for questions, for ever.
+    fn over(&self, lane: &Lane, session: &Session, has_call: bool) -> impl Future<Output = &'static str> + use<> {
+        let (inflight, session, stop) = (self.inflight.clone(), session.number, lane.stop.clone());
+        async move {
+            let unwanted = async {
+                match has_call {
+                    true => inflight.without(session).await,
+                    false => sleep(QUESTION_MAX).await,
+                }
+            };
+            tokio::select! {
+                () = unwanted => "seawall: the call behind this question has ended",
+                () = stop.cancelled() => "seawall: this server is being stopped",
+            }
+        }
+    }
+
     fn sort(&self, of: Option<&Arc<Trail>>, message: Message, answerer: Option<Answerer>) {
         let Some(lane) = self.lane.upgrade() else { return };
         match (message, answerer) {
