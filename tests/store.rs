@@ -267,6 +267,24 @@ fn a_database_deleted_while_open_is_made_anew() {
 }
 
 #[test]
+fn a_database_overwritten_while_open_is_set_aside() {
+    let (_folder, path) = in_folder();
+    let store = opened(Settings::at(&path));
+    // More than fits a page: what is overwritten must not be what is written next anyway.
+    hand_over(&store, 1000);
+    assert!(store.flush(PATIENCE));
+    // In place, as no editor would but as a wrong `>` does.
+    for name in ["seawall.db", "seawall.db-wal"] {
+        fs::write(path.with_file_name(name), "garbage ".repeat(5_000)).expect("overwritten");
+    }
+    hand_over(&store, 20);
+    assert!(store.flush(PATIENCE), "{:?}", store.health());
+    assert_eq!(rows(&path), 20, "those that came since");
+    assert_eq!(events(&path, EventType::DatabaseRecreated)[0]["reason"], "damaged");
+    assert!(store.close(PATIENCE));
+}
+
+#[test]
 fn a_journal_cut_short_costs_its_end_only() {
     let (folder, path) = in_folder();
     let store = opened(Settings::at(&path));

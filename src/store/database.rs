@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavior, params};
+use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension as _, Transaction, TransactionBehavior, params};
 
 use super::{
     Settings,
@@ -99,14 +99,35 @@ impl Database {
         // Asked after the fact: rows that went into a file which nobody can find any
         // more are written again into its successor.
         match FileId::of(&self.path) {
-            Some(file) if file == self.file => Ok(()),
+            Some(file) if file == self.file => self.is_readable(),
             _ => Err(Trouble::Gone),
+        }
+    }
+
+    /// Whether others still find a database here. This connection may not notice for days
+    /// that somebody has overwritten the file: it has the pages in memory.
+    fn is_readable(&self) -> Result<(), Trouble> {
+        let other = Connection::open_with_flags(&self.path, OpenFlags::SQLITE_OPEN_READ_ONLY);
+        match other.map_err(Trouble::from).and_then(|other| glance(&other)) {
+            Err(damaged @ Trouble::Damaged(_)) => Err(damaged),
+            // Out of descriptors, say: that is no word about the file.
+            _ => Ok(()),
         }
     }
 
     pub(super) fn connection(&mut self) -> &mut Connection {
         &mut self.connection
     }
+}
+
+/// The head of the file and the oldest rows: pages that no batch has just written anew.
+fn glance(connection: &Connection) -> Result<(), Trouble> {
+    schema::version(connection)?;
+    for table in ["failures", "events"] {
+        let oldest = format!("SELECT * FROM {table} ORDER BY rowid LIMIT 1");
+        connection.query_row(&oldest, [], |_| Ok(())).optional()?;
+    }
+    Ok(())
 }
 
 /// Holds the file, without its journal, to `max_bytes`.
