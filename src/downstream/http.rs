@@ -36,7 +36,11 @@ mod batch;
 mod body;
 pub mod guard;
 mod headers;
+mod impatient;
 mod modern;
+#[cfg(target_os = "linux")]
+mod owner;
+mod places;
 mod post;
 mod reply;
 mod running;
@@ -47,6 +51,8 @@ mod tapes;
 
 use body::ReplyBody;
 use guard::{Guard, Refusal};
+use impatient::Impatient;
+use places::{Attended, Keeping, Place, Places};
 use session::Sessions;
 use streams::Streams;
 
@@ -54,7 +60,6 @@ const MCP_SESSION_ID: HeaderName = HeaderName::from_static("mcp-session-id");
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 const MCP_PROTOCOL_VERSION: HeaderName = HeaderName::from_static("mcp-protocol-version");
 
-const CONNECTIONS_MAX: usize = 4096;
 /// The head of a request must have arrived by then. The clock runs while a kept
 /// connection is idle too: longer than clients keep theirs, or they would meet closed ones.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(120);
@@ -121,7 +126,7 @@ impl Front {
         shutdown: CancellationToken,
         farewell: CancellationToken,
     ) {
-        let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+        let places = Places::of_this_process();
         let mut sweep = interval(SWEEP_INTERVAL);
         loop {
             let (stream, peer) = tokio::select! {
@@ -140,29 +145,35 @@ impl Front {
                     }
                 },
             };
-            let Ok(place) = places.clone().try_acquire_owned() else {
-                tracing::warn!(%peer, "refused: {CONNECTIONS_MAX} connections are open");
+            let Some(place) = places.take().await.map(Arc::new) else {
+                tracing::warn!(%peer, "refused: {} connections are open, each with a request in hand", places.max);
                 continue;
             };
             let front = self.clone();
             let (shutdown, farewell) = (shutdown.clone(), farewell.clone());
             self.tasks.spawn(async move {
                 tokio::select! {
-                    () = front.connection(stream, peer, shutdown) => {}
+                    () = front.connection(stream, peer, &place, shutdown) => {}
+                    () = place.leave.cancelled() => tracing::debug!(%peer, "idle, and made room for another"),
                     () = async { farewell.cancelled().await; sleep(LAST_WORDS_TIMEOUT).await } => {}
                 }
-                drop(place);
             });
         }
         self.sessions.close_streams();
         self.streams.close();
     }
 
-    async fn connection(self: Arc<Self>, stream: TcpStream, peer: SocketAddr, shutdown: CancellationToken) {
+    async fn connection(
+        self: Arc<Self>,
+        stream: TcpStream,
+        peer: SocketAddr,
+        place: &Arc<Place>,
+        shutdown: CancellationToken,
+    ) {
         // Without it an event waits up to 40 ms for the acknowledgement of the one before.
         let _ = stream.set_nodelay(true);
         let stranger = self.is_stranger(&stream, peer).await;
-        self.converse(stream, peer, stranger, shutdown).await;
+        self.converse(stream, peer, stranger, place, shutdown).await;
     }
 
     /// One connection that was accepted elsewhere, of somebody who is no stranger.
@@ -171,7 +182,9 @@ impl Front {
         stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
         shutdown: CancellationToken,
     ) {
-        self.converse(stream, SocketAddr::from(([127, 0, 0, 1], 0)), false, shutdown).await;
+        // The only one of its kind: there is always room.
+        let Some(place) = Places::of_this_process().take().await.map(Arc::new) else { return };
+        self.converse(stream, SocketAddr::from(([127, 0, 0, 1], 0)), false, &place, shutdown).await;
     }
 
     async fn converse(
@@ -179,16 +192,23 @@ impl Front {
         stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
         peer: SocketAddr,
         stranger: bool,
+        place: &Arc<Place>,
         shutdown: CancellationToken,
     ) {
-        let service = service_fn(|request| {
+        let service = service_fn(|mut request: Request<Incoming>| {
             let front = self.clone();
-            async move { Ok::<_, Infallible>(front.respond(request, peer, stranger).await) }
+            let attended = Attended::soon(place);
+            request.extensions_mut().insert(attended.clone());
+            async move {
+                let response = front.respond(request, peer, stranger).await;
+                attended.is_whole();
+                Ok::<_, Infallible>(response.map(|body| Keeping { body, _attended: attended }))
+            }
         });
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(HEADER_TIMEOUT)
-            .serve_connection(TokioIo::new(stream), service);
+            .serve_connection(TokioIo::new(Impatient::new(stream)), service);
         let mut connection = std::pin::pin!(connection);
         let ended = tokio::select! {
             ended = connection.as_mut() => ended,
@@ -208,8 +228,8 @@ impl Front {
             return false;
         }
         let Ok(local) = stream.local_addr() else { return true };
-        // The kernel's table is long where there are many connections: a flood of them must
-        // not take every thread that blocks.
+        // Where the kernel answers only with its table of all connections that takes long: a
+        // flood of them must not take every thread that blocks.
         let Ok(_turn) = self.lookups.acquire().await else { return true };
         !tokio::task::spawn_blocking(move || guard::same_user(peer, local)).await.unwrap_or(false)
     }

@@ -10,6 +10,9 @@ use hyper::{
     header::{AUTHORIZATION, CONTENT_TYPE, HOST, ORIGIN},
 };
 
+#[cfg(target_os = "linux")]
+use super::owner::Owner;
+
 #[derive(Clone, Debug, Default)]
 pub struct Guard {
     /// Hosts beside loopback, with or without a port.
@@ -124,32 +127,16 @@ fn bears(headers: &HeaderMap, token: &str) -> bool {
 #[cfg(target_os = "linux")]
 pub fn same_user(peer: SocketAddr, local: SocketAddr) -> bool {
     let own = rustix::process::getuid().as_raw();
-    let file = if peer.is_ipv4() { "/proc/net/tcp" } else { "/proc/net/tcp6" };
-    let Ok(table) = std::fs::read_to_string(file) else { return true };
-    let (theirs, ours) = (proc_address(peer), proc_address(local));
-    let uid = table.lines().skip(1).find_map(|line| {
-        let mut fields = line.split_ascii_whitespace().skip(1);
-        let is_theirs = fields.next() == Some(&theirs) && fields.next() == Some(&ours);
-        // After both addresses: state, queues, timer, retransmits, uid.
-        if is_theirs { fields.nth(4)?.parse::<u32>().ok() } else { None }
-    });
-    uid.is_some_and(|uid| uid == own || uid == 0)
+    match super::owner::of(peer, local) {
+        Owner::User(uid) => uid == own || uid == 0,
+        Owner::Nobody => false,
+        Owner::Unknown => true,
+    }
 }
 
 #[cfg(not(target_os = "linux"))]
 pub fn same_user(_: SocketAddr, _: SocketAddr) -> bool {
     true
-}
-
-/// An address as /proc/net/tcp writes it: each 32 bits in the machine's byte order.
-#[cfg(target_os = "linux")]
-fn proc_address(address: SocketAddr) -> String {
-    let octets = match address.ip() {
-        IpAddr::V4(ip) => ip.octets().to_vec(),
-        IpAddr::V6(ip) => ip.octets().to_vec(),
-    };
-    let words = octets.chunks_exact(4).map(|c| format!("{:08X}", u32::from_ne_bytes([c[0], c[1], c[2], c[3]])));
-    format!("{}:{:04X}", words.collect::<String>(), address.port())
 }
 
 #[cfg(test)]

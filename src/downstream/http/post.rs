@@ -9,7 +9,9 @@ use super::{
     Front, MCP_PROTOCOL_VERSION, MCP_SESSION_ID, body,
     body::ReplyBody,
     guard::{self, Refusal},
-    modern, reply,
+    modern,
+    places::Attended,
+    reply,
     running::{Enrolment, First, OnDisconnect, Running},
     session::{CallWire, HttpSession, Outbox, StandingWire},
 };
@@ -41,6 +43,9 @@ async fn answer(front: &Arc<Front>, scope: Scope, request: Request<Incoming>) ->
     let accepts = Accepts::of(&parts.headers)?;
     let _room = body::room_for(&incoming, &front.body_room, front.max_message_bytes).await?;
     let text = body::read(incoming, front.max_message_bytes).await?;
+    if let Some(attended) = parts.extensions.get::<Arc<Attended>>() {
+        attended.is_whole();
+    }
     if batch::is_batch(&text) && parts.headers.contains_key(&MCP_SESSION_ID) {
         let session = find_session(front, &scope, &parts.headers)?;
         if &*session.session.protocol == BATCH_VERSION {
