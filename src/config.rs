@@ -86,16 +86,25 @@ pub fn load(path: &Path, around: &Surroundings<'_>) -> Result<Config, Complaints
     parse(&read(path)?, path, around)
 }
 
-/// The text of the file at `path`: for whoever wants to see whether it changed at all
-/// before understanding it with [`parse`].
+/// The text of the file at `path`, not yet understood.
 pub fn read(path: &Path) -> Result<String, Complaints> {
-    let cannot = |why: String| complaint_about(path, why);
+    text(read_bytes(path)?, path)
+}
+
+/// What is in the file at `path`, or the beginning of what is too much: for whoever wants
+/// to see whether it changed at all before looking at it as [`text`].
+pub fn read_bytes(path: &Path) -> Result<Vec<u8>, Complaints> {
     let mut bytes = Vec::new();
     std::fs::File::open(path)
         .and_then(|file| file.take(FILE_MAX_BYTES + 1).read_to_end(&mut bytes))
-        .map_err(|error| cannot(format!("cannot be read: {error}")))?;
+        .map_err(|error| complaint_about(path, format!("cannot be read: {error}")))?;
+    Ok(bytes)
+}
+
+/// The content of the file at `path` as text, for [`parse`].
+pub fn text(bytes: Vec<u8>, path: &Path) -> Result<String, Complaints> {
     if bytes.len() as u64 > FILE_MAX_BYTES {
-        return Err(cannot("is larger than 1 MiB: this is no servers.toml".into()));
+        return Err(complaint_about(path, "is larger than 1 MiB: this is no servers.toml".into()));
     }
     String::from_utf8(bytes).map_err(|error| {
         let (valid, _) = error.as_bytes().split_at(error.utf8_error().valid_up_to());

@@ -238,6 +238,28 @@ async fn a_file_that_stays_away_or_empty_is_told_and_its_servers_go_on() {
 }
 
 #[tokio::test]
+async fn who_asks_for_a_reload_while_the_file_is_empty_stops_no_server() {
+    let one = fixture("one", &[]);
+    let gateway = Gateway::start(&one).await;
+    let before = servers(&gateway, &[("one", "ready")]).await;
+    fs::write(gateway.config(), "\n").unwrap();
+    let refused = gateway.seawall(&["reload"]);
+    assert_eq!(refused.status.code(), Some(1), "{refused:?}");
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("is empty"), "{refused:?}");
+    gateway.signal(rustix::process::Signal::HUP);
+    wait_until(SOON, "both to be refused", async || (count(&gateway, "config_rejected").await == 2).then_some(()))
+        .await;
+    assert!(problem(&gateway, true).await.as_str().unwrap().contains("is empty"));
+    assert_eq!(servers(&gateway, &[("one", "ready")]).await["one"]["pid"], before["one"]["pid"]);
+    // The same text again is good news, and a comment is a way to say that it is meant.
+    fs::write(gateway.config(), &one).unwrap();
+    assert_eq!(gateway.seawall(&["reload"]).status.code(), Some(0));
+    problem(&gateway, false).await;
+    fs::write(gateway.config(), "# none\n").unwrap();
+    servers(&gateway, &[]).await;
+}
+
+#[tokio::test]
 async fn a_link_that_is_swapped_is_a_new_file() {
     let folder = Scratch::new();
     folder.write("v1/servers.toml", &fixture("one", &[]));

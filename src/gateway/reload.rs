@@ -25,13 +25,17 @@ const LOOK_ANYWAY: Duration = Duration::from_secs(10);
 /// A file that is away or empty for longer is not an editor's doing.
 const AWAY: Duration = Duration::from_secs(3);
 
+/// Said where a file without a word would stop servers.
+const EMPTY: &str =
+    "servers.toml is empty, as it is while an editor writes it; to stop all servers, leave a comment in it";
+
 /// Reads one servers.toml again and again.
 #[derive(Debug)]
 pub struct Reloader {
     path: PathBuf,
-    /// What was read last, good or bad: the same text is not looked at twice. `None` once
-    /// it has been told that there is none.
-    last: Mutex<Option<String>>,
+    /// What was read last, good or bad: the same is not looked at twice. `None` once it has
+    /// been told that there is nothing.
+    last: Mutex<Option<Vec<u8>>>,
     overrides: Overrides,
 }
 
@@ -48,14 +52,12 @@ impl Reloader {
 
     /// Reads the file for the first time.
     pub fn load(&self) -> Result<Config, config::Complaints> {
-        let text = config::read(&self.path)?;
-        let config = self.parse(&text);
-        self.remember(Some(text));
-        config
+        self.understand(config::read_bytes(&self.path)?)
     }
 
-    fn parse(&self, text: &str) -> Result<Config, config::Complaints> {
-        let mut config = parse(text, &self.path)?;
+    fn understand(&self, bytes: Vec<u8>) -> Result<Config, config::Complaints> {
+        self.remember(Some(bytes.clone()));
+        let mut config = parse(&config::text(bytes, &self.path)?, &self.path)?;
         if let Some(listen) = self.overrides.listen {
             config.gateway.listen = listen;
         }
@@ -64,23 +66,34 @@ impl Reloader {
 
     /// Reads the file again and puts it in force: what changed, or what is wrong.
     pub fn reload(&self, gateway: &Gateway) -> Result<Vec<String>, String> {
-        let read = config::read(&self.path).and_then(|text| {
-            let config = self.parse(&text);
-            self.remember(Some(text));
-            config
-        });
-        match read {
-            Ok(config) => Ok(self.put_in_force(gateway, config)),
-            Err(complaints) => {
-                let problem = complaints.to_string();
-                refuse(gateway, problem.clone());
-                Err(problem)
+        match config::read_bytes(&self.path) {
+            // Whoever asks for it may ask in the moment in which an editor writes: nobody
+            // stops all servers by saving nothing.
+            Ok(bytes) if bytes.trim_ascii().is_empty() && !gateway.upstreams().is_empty() => {
+                Err(self.told_of_nothing(gateway, EMPTY.to_owned()))
             }
+            Ok(bytes) => self.take(gateway, bytes),
+            Err(complaints) => Err(self.told_of_nothing(gateway, complaints.to_string())),
         }
     }
 
-    fn remember(&self, text: Option<String>) {
-        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = text;
+    fn take(&self, gateway: &Gateway, bytes: Vec<u8>) -> Result<Vec<String>, String> {
+        self.understand(bytes).map(|config| self.put_in_force(gateway, config)).map_err(|complaints| {
+            let problem = complaints.to_string();
+            refuse(gateway, problem.clone());
+            problem
+        })
+    }
+
+    /// What it held before is news when it comes back.
+    fn told_of_nothing(&self, gateway: &Gateway, problem: String) -> String {
+        self.remember(None);
+        refuse(gateway, problem.clone());
+        problem
+    }
+
+    fn remember(&self, bytes: Option<Vec<u8>>) {
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = bytes;
     }
 
     fn put_in_force(&self, gateway: &Gateway, config: Config) -> Vec<String> {
@@ -106,20 +119,13 @@ impl Reloader {
 
     fn look(&self) -> Look {
         let last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        match std::fs::read(&self.path) {
-            Ok(text) if text.trim_ascii().is_empty() && last.is_some() => Look::Away("is empty".to_owned()),
-            Err(error) if last.is_some() => Look::Away(format!("cannot be read: {error}")),
-            Ok(text) if !text.trim_ascii().is_empty() && last.as_deref().map(str::as_bytes) != Some(&text) => {
-                Look::News
+        match config::read_bytes(&self.path) {
+            Ok(bytes) if bytes.trim_ascii().is_empty() && last.is_some() => {
+                Look::Away(format!("{}: is empty", self.path.display()))
             }
+            Err(complaints) if last.is_some() => Look::Away(complaints.to_string()),
+            Ok(bytes) if !bytes.trim_ascii().is_empty() && last.as_ref() != Some(&bytes) => Look::News(bytes),
             _ => Look::Same,
-        }
-    }
-
-    fn take_news(&self, gateway: &Gateway) {
-        // It may have gone again meanwhile.
-        if let Look::News = self.look() {
-            let _ = self.reload(gateway);
         }
     }
 
@@ -127,9 +133,7 @@ impl Reloader {
     async fn away(&self, gateway: &Gateway, changes: &mut mpsc::Receiver<()>) {
         while timeout(AWAY, changes.recv()).await.is_ok() && matches!(self.look(), Look::Away(_)) {}
         if let Look::Away(why) = self.look() {
-            let path = self.path.display();
-            refuse(gateway, format!("{path}: {why}; its servers go on as they are until it has text again"));
-            self.remember(None);
+            self.told_of_nothing(gateway, format!("{why}; its servers go on as they are until it has text again"));
         }
     }
 
@@ -161,9 +165,12 @@ impl Reloader {
             if let Look::Away(_) = self.look() {
                 self.away(&gateway, &mut changes).await;
             }
-            if let Look::News = self.look() {
+            if let Look::News(_) = self.look() {
                 while timeout(QUIET, changes.recv()).await.is_ok() {}
-                self.take_news(&gateway);
+                // What was looked at is what is taken: it may be empty a moment later.
+                if let Look::News(bytes) = self.look() {
+                    let _ = self.take(&gateway, bytes);
+                }
             }
         }
     }
@@ -172,7 +179,7 @@ impl Reloader {
 /// What the file is, beside what was read last.
 enum Look {
     Same,
-    News,
+    News(Vec<u8>),
     /// It has no text; why.
     Away(String),
 }
