@@ -26,6 +26,7 @@ use serde::Serialize;
 use crate::failure::Recording;
 
 mod backlog;
+mod clock;
 mod database;
 mod drops;
 mod ledger;
@@ -42,6 +43,7 @@ pub(crate) mod testing;
 mod urgent;
 mod writer;
 
+pub use clock::Clock;
 pub use ledger::Ledger;
 pub use query::{Count, EventFilter, FailureFilter, Found, ReadError, Reader, Table};
 pub use row::{Event, EventRecord, EventType, FailureRecord, FailureRow, Note};
@@ -64,6 +66,8 @@ pub struct Settings {
     pub max_bytes: u64,
     /// Refusals of one kind are counted for so long before one row tells of them.
     pub count_for: Duration,
+    /// By which rows grow old.
+    pub clock: Clock,
 }
 
 impl Settings {
@@ -78,6 +82,7 @@ impl Settings {
             keep_bytes: Self::KEEP_BYTES,
             max_bytes: 2 * Self::KEEP_BYTES,
             count_for: minutes::MINUTE,
+            clock: Clock::default(),
         }
     }
 }
@@ -117,7 +122,7 @@ impl Store {
     /// Starts the writer thread. Never fails and never waits for the database: what
     /// is wrong with it shows in [`health`](Store::health) and in the log.
     pub fn open(settings: Settings) -> Self {
-        let (queue, inbox) = queue::new();
+        let (queue, inbox) = queue::new(&settings.clock);
         let writer = Writer::new(settings.clone(), inbox, queue.shared().clone());
         let thread = match thread::Builder::new().name("store".to_owned()).spawn(move || writer.run()) {
             Ok(thread) => Some(thread),

@@ -6,6 +6,7 @@ use std::{
 };
 
 use super::{
+    clock::Clock,
     drops::{Drops, Kind},
     lock,
     row::{EventRecord, EventType, FailureRow},
@@ -42,10 +43,10 @@ pub(super) enum Parcel {
     },
 }
 
-pub(super) fn new() -> (Queue, Inbox) {
+pub(super) fn new(clock: &Clock) -> (Queue, Inbox) {
     let (sender, receiver) = sync_channel(QUEUE_ROWS + CONTROL_SLOTS);
     let shared = Arc::new(Shared::default());
-    (Queue { sender, shared: shared.clone() }, Inbox { receiver, shared })
+    (Queue { sender, shared: shared.clone() }, Inbox { receiver, shared, clock: clock.clone() })
 }
 
 /// The sending end.
@@ -83,6 +84,7 @@ impl Queue {
 pub(super) struct Inbox {
     receiver: Receiver<Parcel>,
     shared: Arc<Shared>,
+    clock: Clock,
 }
 
 /// Why there is no parcel.
@@ -96,7 +98,7 @@ impl Inbox {
     /// The next parcel; waits until `deadline`, or for ever without one.
     pub(super) fn next(&self, deadline: Option<Instant>) -> Result<Parcel, Nothing> {
         let received = match deadline {
-            Some(at) => self.receiver.recv_timeout(at.saturating_duration_since(Instant::now())),
+            Some(at) => self.receiver.recv_timeout(at.saturating_duration_since(self.clock.now())),
             None => self.receiver.recv().map_err(|_| RecvTimeoutError::Disconnected),
         };
         match received {
@@ -118,7 +120,7 @@ impl Inbox {
         loop {
             let is_awaited = self.shared.queued() > 0 && Instant::now() < until;
             let wait = if is_awaited { LAST_ROWS_LOOK } else { Duration::ZERO };
-            match self.next(Some(Instant::now() + wait)) {
+            match self.next(Some(self.clock.now() + wait)) {
                 Ok(parcel) => return Some(parcel),
                 Err(Nothing::Yet) if is_awaited => {}
                 Err(_) => return None,
@@ -181,7 +183,7 @@ mod tests {
     #[test]
     fn a_queue_that_nobody_empties_takes_what_fits_and_counts_the_rest() {
         const PRODUCED: usize = 3 * QUEUE_ROWS;
-        let (queue, inbox) = new();
+        let (queue, inbox) = new(&Clock::default());
         let row = failure(Class::Lost, "read");
         for _ in 0..PRODUCED {
             let parcel = Parcel::Failure(Box::new(row.clone()), Recording::Row);

@@ -10,6 +10,7 @@ use std::{
 use super::{
     Settings,
     backlog::{BATCH_ROWS, Backlog},
+    clock::Clock,
     database::Trouble,
     drops::{Kind, Tally},
     minutes::{Minutes, Taken},
@@ -55,6 +56,7 @@ pub(super) struct Writer {
     complaints: Complaints,
     flushes: Vec<SyncSender<bool>>,
     ending: Option<Ending>,
+    clock: Clock,
 }
 
 struct Ending {
@@ -64,7 +66,8 @@ struct Ending {
 
 impl Writer {
     pub(super) fn new(settings: Settings, inbox: Inbox, shared: Arc<Shared>) -> Self {
-        let now = Instant::now();
+        let clock = settings.clock.clone();
+        let now = clock.now();
         Writer {
             inbox,
             shared,
@@ -78,6 +81,7 @@ impl Writer {
             complaints: Complaints::default(),
             flushes: Vec::new(),
             ending: None,
+            clock,
             target: Target::new(settings),
         }
     }
@@ -85,7 +89,7 @@ impl Writer {
     pub(super) fn run(mut self) {
         while self.ending.is_none() {
             self.collect();
-            let now = Instant::now();
+            let now = self.clock.now();
             for row in self.minutes.over(now) {
                 self.keep_failure(row);
             }
@@ -119,7 +123,7 @@ impl Writer {
     fn wake_at(&self) -> Option<Instant> {
         match self.flushes.is_empty() {
             true => [self.write_at, self.minutes.next_end(), Some(self.tidy_at)].into_iter().flatten().min(),
-            false => Some(Instant::now()),
+            false => Some(self.clock.now()),
         }
     }
 
@@ -133,7 +137,7 @@ impl Writer {
     }
 
     fn take_failure(&mut self, row: Box<FailureRow>, recording: Recording) {
-        match self.minutes.take(row, recording, Instant::now()) {
+        match self.minutes.take(row, recording, self.clock.now()) {
             Taken::Row(row) => self.keep_failure(*row),
             Taken::Counted => {}
             Taken::NoRoom(class) => self.shared.drops.count(Kind::Failure(class)),
@@ -148,7 +152,7 @@ impl Writer {
         if !self.backlog.take(kind, record) {
             self.shared.drops.count(kind);
         }
-        self.write_at.get_or_insert_with(|| Instant::now() + BATCH_WAIT);
+        self.write_at.get_or_insert_with(|| self.clock.now() + BATCH_WAIT);
         self.show_waiting();
     }
 
@@ -206,8 +210,8 @@ impl Writer {
     }
 
     fn ill(&mut self, trouble: &Trouble) {
-        let now = Instant::now();
-        let ailing = self.ailing.get_or_insert(Ailing { since: now, delay: RETRY_MIN, locked: false });
+        let now = self.clock.now();
+        let ailing = self.ailing.get_or_insert(Ailing { since: Instant::now(), delay: RETRY_MIN, locked: false });
         ailing.locked = matches!(trouble, Trouble::Busy);
         self.write_at = Some(now + ailing.delay);
         ailing.delay = (ailing.delay * 2).min(RETRY_MAX);
@@ -231,10 +235,10 @@ impl Writer {
     /// One step of retention; the next at once if there is more to do.
     fn tidy(&mut self) {
         self.tidy_at = match self.target.tidy() {
-            Ok(Step::More) => Instant::now(),
-            Ok(Step::Done) => Instant::now() + TIDY_EVERY,
+            Ok(Step::More) => self.clock.now(),
+            Ok(Step::Done) => self.clock.now() + TIDY_EVERY,
             // Whatever it is, the next batch will meet it and say so.
-            Err(_) => Instant::now() + RETRY_MAX,
+            Err(_) => self.clock.now() + RETRY_MAX,
         };
     }
 
@@ -246,7 +250,7 @@ impl Writer {
                 self.write();
             }
         }
-        for row in self.minutes.all(Instant::now()) {
+        for row in self.minutes.all(self.clock.now()) {
             self.keep_failure(row);
         }
         self.write();

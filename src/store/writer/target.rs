@@ -4,14 +4,11 @@
 use std::path::Path;
 
 use super::LOCK_SLICE;
-use crate::{
-    id::unix_ms,
-    store::{
-        Settings,
-        database::{self, Database, Durability, FileId, Trouble},
-        retention::{self, Step},
-        row::{Event, EventRecord, EventType, Record},
-    },
+use crate::store::{
+    Settings,
+    database::{self, Database, Durability, FileId, Trouble},
+    retention::{self, Step},
+    row::{Event, EventRecord, EventType, Record},
 };
 
 /// A file that is lost is made anew, but not for ever in one go.
@@ -57,7 +54,9 @@ impl Target {
     /// One step of retention.
     pub(super) fn tidy(&mut self) -> Result<Step, Trouble> {
         match &mut self.database {
-            Some(database) => Ok(retention::step(database.connection(), &self.settings, unix_ms())?),
+            Some(database) => {
+                Ok(retention::step(database.connection(), &self.settings, self.settings.clock.unix_ms())?)
+            }
             None => Ok(Step::Done),
         }
     }
