@@ -181,9 +181,15 @@ fn the_tables_of_keys_name_every_key() {
 #[test]
 fn every_link_leads_somewhere() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    for file in
-        ["README.md", "ARCHITECTURE.md", "CHANGELOG.md", "docs/servers-toml.md", "docs/speed.md", "docs/reliability.md", "docs/soak.md"]
-    {
+    for file in [
+        "README.md",
+        "ARCHITECTURE.md",
+        "CHANGELOG.md",
+        "docs/servers-toml.md",
+        "docs/speed.md",
+        "docs/reliability.md",
+        "docs/soak.md",
+    ] {
         let text = std::fs::read_to_string(root.join(file)).expect(file);
         let folder = root.join(file).parent().expect("a folder").to_owned();
         for target in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {

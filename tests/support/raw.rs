@@ -73,7 +73,8 @@ enum Carrier {
         lines: Receiver<String>,
     },
     Http {
-        runtime: Runtime,
+        /// Boxed: it is large.
+        runtime: Box<Runtime>,
         address: SocketAddr,
         path: String,
         session: Option<String>,
@@ -104,7 +105,7 @@ impl RawClient {
 
     pub fn over_http(who: Who, address: SocketAddr, path: &str) -> RawClient {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-        let path = path.to_owned();
+        let (runtime, path) = (Box::new(runtime), path.to_owned());
         let carrier = Carrier::Http { runtime, address, path, session: None, idle: None, events: None, begun: None };
         RawClient { who, carrier, last_id: 0, told: Vec::new() }.greeted()
     }
