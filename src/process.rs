@@ -180,6 +180,11 @@ impl Child {
         &self.0.report
     }
 
+    /// What it was given.
+    pub fn plan(&self) -> &Plan {
+        &self.0.plan
+    }
+
     /// Resident, of the whole tree without what holds it together.
     pub fn memory_bytes(&self) -> Option<u64> {
         memory::of_children(self.0.launcher, self.0.pid)

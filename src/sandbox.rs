@@ -5,6 +5,7 @@
 //! Knows neither MCP nor a runtime: all of it runs in a process that has just begun.
 
 mod base;
+pub mod denial;
 pub mod egress;
 #[cfg(target_os = "linux")]
 #[expect(unsafe_code, reason = "some system calls have no safe form")]

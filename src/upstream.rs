@@ -28,6 +28,7 @@ use crate::{
 mod attend;
 mod carry;
 mod common;
+mod denials;
 mod drift;
 pub mod handshake;
 mod inflight;

@@ -21,6 +21,8 @@ pub struct Trail {
     open_questions: AtomicU64,
     question: Notify,
     timed_out: AtomicBool,
+    /// What the link knows of why this went wrong, beyond what the server has said.
+    remark: std::sync::OnceLock<String>,
 }
 
 /// A question is open: see [`Trail::asks`].
@@ -51,7 +53,17 @@ impl Trail {
             open_questions: AtomicU64::new(0),
             question: Notify::default(),
             timed_out: AtomicBool::new(false),
+            remark: std::sync::OnceLock::new(),
         }
+    }
+
+    /// The first remark counts.
+    pub fn remark(&self, remark: String) {
+        let _ = self.remark.set(remark);
+    }
+
+    pub fn remarked(&self) -> Option<&str> {
+        self.remark.get().map(String::as_str)
     }
 
     pub fn began(&self) -> Instant {

@@ -15,11 +15,11 @@ use crate::{
     egress::{Denial, Egress, OwnListeners, Rule},
     link::{Connector, Inbox, Link, StartError},
     process::{Command, ledger::Ledger},
-    sandbox::{Network, Policy},
+    sandbox::{Network, Policy, denial::Wanted},
     store::{Event, EventType, Store},
     upstream::{
         self, Lifecycle,
-        stdio::StdioConnector,
+        stdio::{OnDenied, StdioConnector},
         url::{UrlConnector, UrlSettings},
     },
     wire::peer::Limits,
@@ -72,12 +72,13 @@ pub(super) fn connector(
         return Arc::new(Impossible(problem.clone()));
     }
     match &entry.kind {
-        Kind::Command { argv, sandbox } => Arc::new(StdioConnector {
-            command: command(entry, argv, sandbox, own),
-            egress: egress(entry, sandbox, own),
-            limits: Limits { max_line_bytes: max_message_bytes, write_timeout: WRITE_TIMEOUT },
-            tasks: tasks.clone(),
-        }),
+        Kind::Command { argv, sandbox } => Arc::new(StdioConnector::new(
+            command(entry, argv, sandbox, own),
+            egress(entry, sandbox, own),
+            Limits { max_line_bytes: max_message_bytes, write_timeout: WRITE_TIMEOUT },
+            tasks.clone(),
+            on_denied(entry, own),
+        )),
         Kind::Builtin { name, .. } => match in_process.get(name) {
             Some(connector) => connector.clone(),
             None => Arc::new(Impossible(format!("there is no builtin server \"{name}\""))),
@@ -163,6 +164,29 @@ fn egress(entry: &config::Server, sandbox: &Policy, own: &Own) -> Option<Egress>
         });
     };
     Some(Egress::new(rule, Arc::new(on_denied)))
+}
+
+/// What a server's own complaints turn out to be is on record like what the proxy refuses.
+fn on_denied(entry: &config::Server, own: &Own) -> OnDenied {
+    let (name, store) = (entry.name.to_string(), own.store.clone());
+    Arc::new(move |denial| {
+        let message = denial.to_string();
+        tracing::warn!(server = %name, "{message}");
+        let metadata = match &denial.wanted {
+            Wanted::Read(path) => serde_json::json!({ "access": "read", "path": path, "message": message }),
+            Wanted::Write(path) => serde_json::json!({ "access": "write", "path": path, "message": message }),
+            Wanted::Connect(Some((host, port))) => {
+                serde_json::json!({ "access": "connect", "host": host, "port": port, "message": message })
+            }
+            Wanted::Connect(None) => serde_json::json!({ "access": "connect", "message": message }),
+        };
+        store.event(Event {
+            category: "server",
+            event_type: EventType::SandboxDenied,
+            service_name: name.clone(),
+            metadata,
+        });
+    })
 }
 
 /// A server that servers.toml asks for but that cannot be: parked with the reason.

@@ -19,7 +19,7 @@ use super::{
     Child, Exit, LaunchError, Ledger, Pipes, SpawnError, launcher, sys,
     talk::{self, Answer, Order, STOP_POLITELY},
 };
-use crate::sandbox::Report;
+use crate::sandbox::{Plan, Report};
 
 /// A launcher that has not answered by then will not.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
@@ -32,6 +32,7 @@ pub(super) struct Launched {
     pub(super) launcher: u32,
     pub(super) pid: u32,
     pub(super) report: Report,
+    pub(super) plan: Plan,
     pub(super) exit: watch::Receiver<Option<Exit>>,
     control: Control,
 }
@@ -80,7 +81,8 @@ pub(super) async fn launch(
         Ok(Err(error)) => return Err(io(error)),
         Err(_) => return Err(io(std::io::Error::other("the launcher does not answer"))),
     };
-    let launched = Launched { launcher, pid, report, exit, control };
+    let plan = order.plan.clone();
+    let launched = Launched { launcher, pid, report, plan, exit, control };
     Ok((Child(Arc::new(launched)), Pipes { stdin, stdout, stderr, listeners }))
 }
 

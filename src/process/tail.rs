@@ -19,14 +19,32 @@ pub struct Tail {
 
 impl Tail {
     /// Reads to the end of `stream`.
-    pub async fn follow(self, mut stream: impl AsyncRead + Unpin) {
+    pub async fn follow(self, stream: impl AsyncRead + Unpin) {
+        self.follow_lines(stream, |_| {}).await;
+    }
+
+    /// The same, and each whole line is heard, in order, those that are too long cut.
+    pub async fn follow_lines(self, mut stream: impl AsyncRead + Unpin, mut on_line: impl FnMut(&str)) {
         let _ended = self.ended.clone().drop_guard();
         let mut chunk = vec![0; 8192];
+        let mut line = Vec::new();
         while let Ok(n @ 1..) = stream.read(&mut chunk).await {
+            let mut parts = chunk[..n].split(|byte| *byte == b'\n').peekable();
+            while let Some(part) = parts.next() {
+                let room = KEPT_BYTES.saturating_sub(line.len());
+                line.extend_from_slice(&part[..part.len().min(room)]);
+                if parts.peek().is_some() {
+                    on_line(&String::from_utf8_lossy(&line));
+                    line.clear();
+                }
+            }
             let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
             kept.extend(&chunk[..n]);
             let surplus = kept.len().saturating_sub(KEPT_BYTES);
             kept.drain(..surplus);
+        }
+        if !line.is_empty() {
+            on_line(&String::from_utf8_lossy(&line));
         }
     }
 
@@ -52,6 +70,14 @@ impl Tail {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn lines_are_heard_whole_and_cut_where_they_are_too_long() {
+        let text = format!("one\n\n{}\nlast", "x".repeat(20_000));
+        let mut heard = Vec::new();
+        Tail::default().follow_lines(text.as_bytes(), |line| heard.push(line.to_owned())).await;
+        assert_eq!(heard, ["one", "", &"x".repeat(KEPT_BYTES), "last"]);
+    }
 
     #[tokio::test]
     async fn only_the_last_lines_are_kept() {

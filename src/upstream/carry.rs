@@ -40,11 +40,13 @@ pub(super) fn draining() -> Failure {
 }
 
 /// An answer of the server leaves as it is, but for errors that say that it is broken.
-fn judged(answer: Answer) -> Outcome {
+fn judged(answer: Answer, call: &Call) -> Outcome {
     match (Class::of_answer(&answer), answer) {
         (Class::ServerError, Answer::Error(error)) => {
             let code = error.error_code().map_or_else(|| "without a code".to_owned(), |code| code.to_string());
-            Err(Failure::new(Class::ServerError, format!("it answered with JSON-RPC error {code}")).error(error))
+            let remark = call.trail.remarked().map(|remark| format!(", {remark}")).unwrap_or_default();
+            let message = format!("it answered with JSON-RPC error {code}{remark}");
+            Err(Failure::new(Class::ServerError, message).error(error))
         }
         (class, answer) => Ok(Reply { answer, class }),
     }
@@ -67,7 +69,7 @@ impl Lane {
                 Err(failure) => return Err(the_graver(first, failure)),
             };
             let error = match self.put_to(&instance, call).await {
-                Ok(answer) => return judged(answer),
+                Ok(answer) => return judged(answer, call),
                 Err(Missed::Sealed) => {
                     self.forget(&instance);
                     continue;

@@ -20,8 +20,12 @@ use crate::{
     egress::Egress,
     link::{Answerer, Connector, Gone, Inbox, Link, LinkError, StartError, Vitals},
     process::{self, Child, Command, SpawnError, tail::Tail},
+    sandbox::denial::Reach,
     wire::peer::{End, Guilty, Limits, Listener, Peer},
 };
+
+pub use super::denials::OnDenied;
+use super::denials::{Denials, Watch};
 
 /// How long the end of the output waits for the exit of the process. One that has ended is
 /// noticed within a few milliseconds unless the machine has no time for it; one that lives
@@ -40,6 +44,20 @@ pub struct StdioConnector {
     pub egress: Option<Egress>,
     pub limits: Limits,
     pub tasks: TaskTracker,
+    denials: Denials,
+}
+
+impl StdioConnector {
+    /// `on_denied` hears what the sandbox kept the server from.
+    pub fn new(
+        command: Command,
+        egress: Option<Egress>,
+        limits: Limits,
+        tasks: TaskTracker,
+        on_denied: OnDenied,
+    ) -> Self {
+        StdioConnector { command, egress, limits, tasks, denials: Denials::new(on_denied) }
+    }
 }
 
 impl Connector for StdioConnector {
@@ -59,11 +77,13 @@ impl Connector for StdioConnector {
                     }
                 });
             }
+            let reach = Reach::new(child.plan().clone(), &child.report().tier, &self.command.protected);
+            let watch = self.denials.watch(reach);
             let tail = Tail::default();
-            self.tasks.spawn(tail.clone().follow(pipes.stderr));
+            self.tasks.spawn(tail.clone().follow_lines(pipes.stderr, watch.on_line(&self.tasks)));
             let streams = (pipes.stdout, pipes.stdin);
             let peer = Peer::start(number, streams, Arc::new(Upwards(inbox)), self.limits, &self.tasks);
-            let link = StdioLink { peer, child, tail, closing: Arc::default() };
+            let link = StdioLink { peer, child, tail, watch, closing: Arc::default() };
             self.tasks.spawn(link.clone().watch());
             Ok(Arc::new(link) as Arc<dyn Link>)
         })
@@ -75,6 +95,7 @@ struct StdioLink {
     peer: Peer,
     child: Child,
     tail: Tail,
+    watch: Watch,
     /// Somebody stops it politely already.
     closing: Arc<AtomicBool>,
 }
@@ -90,7 +111,13 @@ impl StdioLink {
             // What it said last tells why.
             let _ = timeout(LAST_WORDS_WAIT, self.tail.ended()).await;
         }
-        let (gone, guilty) = self.explain(end, exit);
+        let (mut gone, guilty) = self.explain(end, exit);
+        // A program that was stopped has said all it had to say.
+        if !self.closing.load(Ordering::Relaxed)
+            && let Some(why) = self.watch.why(gone.stderr_tail.clone().unwrap_or_default(), Vec::new()).await
+        {
+            gone.reason = format!("{}; before that it was {why}", gone.reason);
+        }
         self.peer.fail(&gone, guilty);
         if !self.closing.load(Ordering::Relaxed) {
             self.child.stop(BROKEN_GRACE).await;
@@ -117,7 +144,14 @@ impl Link for StdioLink {
         params: Option<Payload>,
         trail: Arc<Trail>,
     ) -> BoxFuture<'_, Result<Answer, LinkError>> {
-        Box::pin(self.peer.ask(method, params, trail))
+        Box::pin(async move {
+            let answer = self.peer.ask(method, params.clone(), trail.clone()).await?;
+            let (answer, remark) = self.watch.explained(answer, params.as_ref()).await;
+            if let Some(remark) = remark {
+                trail.remark(remark);
+            }
+            Ok(answer)
+        })
     }
 
     fn tell(&self, method: Method, params: Option<Payload>) -> Result<(), LinkError> {
