@@ -108,7 +108,38 @@ pub struct Child(Arc<launch::Launched>);
 impl Command {
     /// Starts the program through the launcher and waits until it runs.
     pub async fn spawn(&self, tasks: &TaskTracker) -> Result<(Child, Pipes), SpawnError> {
-        let mut plan = self.plan()?;
+        let (child, streams, listeners) = self.start(tasks, None, false).await?;
+        match streams {
+            Some((stdin, stdout, stderr)) => Ok((child, Pipes { stdin, stdout, stderr, listeners })),
+            None => Err(SpawnError::NotStarted(LaunchError::Other("it has no pipes".to_owned()))),
+        }
+    }
+
+    /// The same under observation: the listener is to be watched at once, as the program
+    /// waits for that.
+    pub async fn spawn_observed(&self, tasks: &TaskTracker) -> Result<(Child, Pipes, OwnedFd), SpawnError> {
+        let none = |what: &str| SpawnError::NotStarted(LaunchError::Other(what.to_owned()));
+        let (child, streams, mut listeners) = self.start(tasks, None, true).await?;
+        let (stdin, stdout, stderr) = streams.ok_or_else(|| none("it has no pipes"))?;
+        // Its own comes after those of its network.
+        let observer = listeners.pop().ok_or_else(|| none("it cannot be observed on this system"))?;
+        Ok((child, Pipes { stdin, stdout, stderr, listeners }, observer))
+    }
+
+    /// The same with a terminal of its own for all of its streams, and the sockets that
+    /// listen in its network.
+    pub async fn spawn_on(&self, terminal: &OwnedFd, tasks: &TaskTracker) -> Result<(Child, Vec<OwnedFd>), SpawnError> {
+        let (child, _, listeners) = self.start(tasks, Some(terminal), false).await?;
+        Ok((child, listeners))
+    }
+
+    async fn start(
+        &self,
+        tasks: &TaskTracker,
+        terminal: Option<&OwnedFd>,
+        observed: bool,
+    ) -> Result<launch::Started, SpawnError> {
+        let mut plan = Plan { observed, ..self.plan()? };
         let mut env = self.environment();
         let program = self.file(&env)?;
         let mark = ledger::mark();
@@ -116,8 +147,9 @@ impl Command {
         if !plan.is_off() {
             plan.private = ledger::private_folder(&mark);
         }
-        let order = Order { program, args: self.args.clone(), env, cwd: self.cwd.clone(), plan };
-        launch::launch(&order, &mark, self.ledger.as_ref(), tasks).await
+        let has_terminal = terminal.is_some();
+        let order = Order { program, args: self.args.clone(), env, cwd: self.cwd.clone(), plan, has_terminal };
+        launch::launch(&order, &mark, self.ledger.as_ref(), tasks, terminal).await
     }
 
     /// What its policy comes to at this moment, on this machine.

@@ -18,6 +18,11 @@ mod policy;
 pub(crate) mod portable;
 mod resolve;
 
+#[cfg(target_os = "linux")]
+#[doc(hidden)]
+pub use linux::attempts;
+#[cfg(target_os = "linux")]
+pub use linux::observe;
 pub use plan::{Bounds, Identity, Plan, Report, Tier};
 pub use policy::{Destination, Launcher, Limits, Network, Policy, Profile, WantedTier};
 pub use resolve::Around;

@@ -1,4 +1,5 @@
-//! `seawall sandbox`: what a server's sandbox is, and trying it from a shell.
+//! `seawall sandbox`: what a server's sandbox is, and trying it: with one command, in a
+//! shell, by everything that a hostile server would try.
 
 use std::{fmt::Write as _, path::PathBuf, process::ExitCode, sync::Arc};
 
@@ -16,10 +17,16 @@ use crate::{
     text,
 };
 
+mod check;
+#[cfg(target_os = "linux")]
+mod explain;
+mod shell;
+
 /// Show a server's sandbox, or try it from a shell
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  seawall sandbox show files\n  seawall sandbox run files -- ls -la\n  \
-                        seawall sandbox run -- python3 server.py")]
+                        seawall sandbox run -- python3 server.py\n  seawall sandbox shell files\n  \
+                        seawall sandbox explain files\n  seawall sandbox check")]
 pub struct Args {
     #[command(subcommand)]
     what: What,
@@ -38,6 +45,29 @@ enum What {
         #[arg(last = true, required = true, value_name = "COMMAND")]
         command: Vec<String>,
     },
+    /// Open a shell where a server runs
+    #[command(after_help = "Examples:\n  seawall sandbox shell files\n  echo 'ls ~' | seawall sandbox shell files")]
+    Shell { name: String },
+    /// Run a server observed and propose its smallest policy
+    ///
+    /// It is started, asked for its tools and ended. Meanwhile it may read what its user may,
+    /// write nothing outside, and reach nobody; each file and host that it asks for beyond
+    /// what every server has is in the proposal.
+    #[command(after_help = "Example: seawall sandbox explain files")]
+    Explain { name: String },
+    /// Try to escape from a server's sandbox
+    ///
+    /// Each attempt is made by a process of its own under the server's real policy, and
+    /// once more without a sandbox, to see that it would have succeeded. Without NAME every
+    /// command server is checked. Exits with 1 where an attempt gets through that the policy
+    /// does not give.
+    #[command(after_help = "Examples:\n  seawall sandbox check files\n  seawall sandbox check --json")]
+    Check {
+        name: Option<String>,
+        /// One object for each attempt, as JSON
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 pub fn run(args: Args, config: Option<PathBuf>) -> anyhow::Result<ExitCode> {
@@ -46,15 +76,32 @@ pub fn run(args: Args, config: Option<PathBuf>) -> anyhow::Result<ExitCode> {
         What::Run { name, command } => {
             let command = match name {
                 Some(name) => {
-                    let (config, server) = server(config, &name)?;
-                    let own = gateway::command_of(&config, &server).context("only a command server has a sandbox")?;
+                    let own = as_server(command_of(config, &name)?)?;
                     with_words(Command { cwd: std::env::current_dir()?, ..own }, &command)
                 }
                 None => with_words(bare("shell", Policy::default())?, &command),
             };
             block_on(run_here(command))
         }
+        What::Shell { name } => shell::run(as_server(command_of(config, &name)?)?),
+        #[cfg(target_os = "linux")]
+        What::Explain { name } => explain::run(command_of(config, &name)?),
+        #[cfg(not(target_os = "linux"))]
+        What::Explain { .. } => bail!("a server can be observed on Linux only"),
+        What::Check { name, json } => check::run(name, json, config),
     }
+}
+
+fn command_of(config: Option<PathBuf>, name: &str) -> anyhow::Result<Command> {
+    let (config, server) = server(config, name)?;
+    gateway::command_of(&config, &server).context("only a command server has a sandbox")
+}
+
+/// With all that the server itself may read, whatever is run in its place.
+fn as_server(mut command: Command) -> anyhow::Result<Command> {
+    let plan = command.plan()?;
+    command.sandbox.read.extend(plan.read);
+    Ok(command)
 }
 
 fn server(config: Option<PathBuf>, name: &str) -> anyhow::Result<(Config, Server)> {
@@ -89,6 +136,10 @@ async fn run_here(command: Command) -> anyhow::Result<ExitCode> {
     let (child, pipes) = command.spawn(&tasks).await?;
     eprintln!("seawall: {}", in_a_line(child.report()));
     let exit = carry(&command, &child, pipes).await;
+    exit_code(exit)
+}
+
+fn exit_code(exit: Exit) -> anyhow::Result<ExitCode> {
     Ok(match exit {
         Exit::Code(code) => ExitCode::from(u8::try_from(code).unwrap_or(1)),
         Exit::Signal(signal) => {
@@ -101,11 +152,7 @@ async fn run_here(command: Command) -> anyhow::Result<ExitCode> {
 
 /// Carries the three streams between this terminal and the program, until it ends.
 async fn carry(command: &Command, child: &Child, mut pipes: Pipes) -> Exit {
-    if let Network::Allow(allowed) = &command.sandbox.network {
-        let rule = Rule::new(&command.name, allowed, Arc::default());
-        let egress = Egress::new(rule, Arc::new(|denial| eprintln!("seawall: {denial}")));
-        tokio::spawn(egress.serve(std::mem::take(&mut pipes.listeners)));
-    }
+    let_out(command, std::mem::take(&mut pipes.listeners));
     let mut stdin = pipes.stdin;
     tokio::spawn(async move {
         let _ = copy(&mut tokio::io::stdin(), &mut stdin).await;
@@ -121,9 +168,17 @@ async fn carry(command: &Command, child: &Child, mut pipes: Pipes) -> Exit {
     child.exited().await
 }
 
+/// Serves the sockets that listen in the network of one with an allow list.
+fn let_out(command: &Command, listeners: Vec<std::os::fd::OwnedFd>) {
+    if let Network::Allow(allowed) = &command.sandbox.network {
+        let rule = Rule::new(&command.name, allowed, Arc::default());
+        let egress = Egress::new(rule, Arc::new(|denial| eprintln!("seawall: {denial}")));
+        tokio::spawn(egress.serve(listeners));
+    }
+}
+
 fn show(name: &str, config: Option<PathBuf>) -> anyhow::Result<ExitCode> {
-    let (config, server) = server(config, name)?;
-    let command = gateway::command_of(&config, &server).context("only a command server has a sandbox")?;
+    let command = command_of(config, name)?;
     let plan = command.plan()?;
     print!("{}", in_words(name, &command, &plan));
     let tried = block_on(probe(command));

@@ -12,11 +12,16 @@ use std::{
     time::Duration,
 };
 
-use tokio::{io::Interest, sync::watch, time::timeout};
+use tokio::{
+    io::Interest,
+    process::{ChildStderr, ChildStdin, ChildStdout},
+    sync::watch,
+    time::timeout,
+};
 use tokio_util::task::TaskTracker;
 
 use super::{
-    Child, Exit, LaunchError, Ledger, Pipes, SpawnError, launcher, sys,
+    Child, Exit, LaunchError, Ledger, SpawnError, launcher, sys,
     talk::{self, Answer, Order, STOP_POLITELY},
 };
 use crate::sandbox::{Plan, Report};
@@ -48,22 +53,26 @@ impl Drop for Control {
     }
 }
 
+/// Its pipes, unless it has a terminal, and the sockets that listen in its network.
+pub(super) type Started = (Child, Option<(ChildStdin, ChildStdout, ChildStderr)>, Vec<OwnedFd>);
+
 pub(super) async fn launch(
     order: &Order,
     mark: &str,
     ledger: Option<&Ledger>,
     tasks: &TaskTracker,
-) -> Result<(Child, Pipes), SpawnError> {
+    terminal: Option<&OwnedFd>,
+) -> Result<Started, SpawnError> {
     let io = |source| SpawnError::Io { program: order.program.clone(), source };
     let (ours, theirs) = UnixStream::pair().map_err(io)?;
     let control = Control(ours);
     let theirs = OwnedFd::from(theirs);
-    let mut child = launcher_command(&theirs)?.spawn().map_err(io)?;
+    let mut child = launcher_command(&theirs, terminal)?.spawn().map_err(io)?;
     drop(theirs);
-    let (Some(launcher), Some(stdin), Some(stdout), Some(stderr)) =
-        (child.id(), child.stdin.take(), child.stdout.take(), child.stderr.take())
-    else {
-        return Err(io(std::io::Error::other("the process has no id or no pipes")));
+    let Some(launcher) = child.id() else { return Err(io(std::io::Error::other("the process has no id"))) };
+    let streams = match (child.stdin.take(), child.stdout.take(), child.stderr.take()) {
+        (Some(stdin), Some(stdout), Some(stderr)) => Some((stdin, stdout, stderr)),
+        _ => None,
     };
     let entry = ledger.map(|ledger| ledger.note(launcher, mark));
     let (sender, exit) = watch::channel(None);
@@ -83,16 +92,20 @@ pub(super) async fn launch(
     };
     let plan = order.plan.clone();
     let launched = Launched { launcher, pid, report, plan, exit, control };
-    Ok((Child(Arc::new(launched)), Pipes { stdin, stdout, stderr, listeners }))
+    Ok((Child(Arc::new(launched)), streams, listeners))
 }
 
-fn launcher_command(control: &OwnedFd) -> Result<tokio::process::Command, SpawnError> {
+fn launcher_command(control: &OwnedFd, terminal: Option<&OwnedFd>) -> Result<tokio::process::Command, SpawnError> {
     use std::os::fd::AsRawFd as _;
     let mut command = tokio::process::Command::new(launcher::program().ok_or(SpawnError::NoLauncher)?);
     command.arg0("seawall").arg(launcher::SUBCOMMAND).arg(control.as_raw_fd().to_string());
     // Even a variable that changes how programs are loaded must not reach the launcher.
     command.env_clear().current_dir(Path::new("/"));
-    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let stream = || match terminal {
+        Some(terminal) => terminal.try_clone().map_or_else(|_| Stdio::null(), Stdio::from),
+        None => Stdio::piped(),
+    };
+    command.stdin(stream()).stdout(stream()).stderr(stream());
     sys::inherit(&mut command, sys::borrowed(control));
     Ok(command)
 }

@@ -43,6 +43,8 @@ use super::{
 pub(super) const SUBCOMMAND: &str = "sandbox-exec";
 /// An order is a command line, an environment and a list of paths.
 const ORDER_MAX_BYTES: u64 = 4 << 20;
+/// The hidden subcommand by which `seawall sandbox check` tries an escape, from inside.
+pub const ATTEMPT: &str = "sandbox-attempt";
 /// Nothing was started; why has been answered.
 const EXIT_NOT_STARTED: u8 = 126;
 
@@ -55,7 +57,11 @@ static IS_LAUNCHER: AtomicBool = AtomicBool::new(false);
 pub fn enter() -> Option<ExitCode> {
     IS_LAUNCHER.store(true, Ordering::Relaxed);
     let mut words = std::env::args_os().skip(1);
-    if words.next()? != SUBCOMMAND {
+    let subcommand = words.next()?;
+    if subcommand == ATTEMPT {
+        return Some(attempt(words));
+    }
+    if subcommand != SUBCOMMAND {
         return None;
     }
     let control = words.next().and_then(|word| word.to_str()?.parse().ok()).map(sys::take_fd);
@@ -70,6 +76,23 @@ pub fn enter() -> Option<ExitCode> {
 
 /// The program that takes the part of the launcher.
 pub(super) fn program() -> Option<std::path::PathBuf> {
+#[cfg(target_os = "linux")]
+fn attempt(words: impl Iterator<Item = std::ffi::OsString>) -> ExitCode {
+    let words: Vec<String> = words.map(|word| word.to_string_lossy().into_owned()).collect();
+    let [attempt, arguments @ ..] = &words[..] else { return ExitCode::from(2) };
+    match crate::sandbox::attempts::make(attempt, arguments) {
+        Ok(found) => println!("got through: {found}"),
+        Err(error) => println!("kept out: {error}"),
+    }
+    ExitCode::SUCCESS
+}
+
+#[cfg(not(target_os = "linux"))]
+fn attempt(_: impl Iterator<Item = std::ffi::OsString>) -> ExitCode {
+    eprintln!("seawall: {ATTEMPT} is for Linux");
+    ExitCode::from(2)
+}
+
     if !IS_LAUNCHER.load(Ordering::Relaxed) {
         return None;
     }

@@ -26,6 +26,8 @@ pub(super) struct Order {
     pub(super) env: Vec<(String, String)>,
     pub(super) cwd: PathBuf,
     pub(super) plan: Plan,
+    /// Its standard streams are a terminal, which shall be its own.
+    pub(super) has_terminal: bool,
 }
 
 #[derive(Debug, Serialize, Deserialize)]

@@ -11,8 +11,10 @@ use rustix::{
 
 use super::{Network, Plan, Refusal, Report, Tier, egress};
 
+pub mod attempts;
 mod landlock;
 mod net;
+pub mod observe;
 mod rights;
 mod root;
 mod syscalls;

@@ -41,6 +41,8 @@ pub struct Plan {
     pub needs_full: Vec<String>,
     /// What the policy itself gives up.
     pub given_up: Vec<String>,
+    /// Each of its calls that names a file or an address is looked at first.
+    pub observed: bool,
     /// Where home and temporary files are without a file system of its own.
     pub private: PathBuf,
 }
@@ -68,8 +70,8 @@ impl Bounds {
         const MIB: u64 = 1 << 20;
         let (memory, processes, file_size, tmp) = match profile {
             Profile::Off => return Bounds::default(),
-            Profile::Standard => (1024 * MIB, 256, 1024 * MIB, 256 * MIB),
-            Profile::Strict => (512 * MIB, 64, 256 * MIB, 64 * MIB),
+            Profile::Standard => (1024 * MIB, 256, 1024 * MIB, 256 * MIB, 4096 * MIB),
+            Profile::Strict => (512 * MIB, 64, 256 * MIB, 64 * MIB, 1024 * MIB),
         };
         Bounds {
             memory_bytes: Some(written.memory_bytes.unwrap_or(memory)),
@@ -102,6 +104,7 @@ impl Plan {
             private: PathBuf::new(),
         }
     }
+            observed: false,
 
     pub fn is_off(&self) -> bool {
         self.profile == Profile::Off

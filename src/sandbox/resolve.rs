@@ -87,6 +87,7 @@ impl Policy {
             unix_sockets: self.unix_sockets,
             limits: Bounds::of(self.profile, &self.limits),
             given_up,
+            observed: false,
             private: PathBuf::new(),
         })
     }

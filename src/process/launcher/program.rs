@@ -49,8 +49,9 @@ impl Notes {
 /// Becomes the program, or says why not and ends.
 pub(super) fn become_it(order: &Order, tier: Tier, notes: &Notes, number: i32) -> ! {
     let error = match prepare(order, tier) {
-        Ok(mut command) => {
-            notes.send(&Note::Program(number), &[]);
+        Ok((mut command, observers)) => {
+            notes.send(&Note::Program(number), &observers);
+            drop(observers);
             // Also gives signals back what they do by default.
             explain(order, &command.exec())
         }
@@ -60,9 +61,14 @@ pub(super) fn become_it(order: &Order, tier: Tier, notes: &Notes, number: i32) -
     std::process::exit(1);
 }
 
-fn prepare(order: &Order, tier: Tier) -> Result<Command, LaunchError> {
+/// The program, and what whoever observes it needs.
+fn prepare(order: &Order, tier: Tier) -> Result<(Command, Vec<OwnedFd>), LaunchError> {
     let parent = rustix::process::getppid();
     let _ = rustix::process::setsid();
+    if order.has_terminal {
+        rustix::process::ioctl_tiocsctty(rustix::stdio::stdin())
+            .map_err(|error| LaunchError::other("the terminal cannot be its own", error))?;
+    }
     let mut command = Command::new(&order.program);
     command.args(&order.args).env_clear();
     let variables = sandbox::variables(&order.plan, tier);
@@ -79,7 +85,9 @@ fn prepare(order: &Order, tier: Tier) -> Result<Command, LaunchError> {
     if rustix::process::getppid() != parent {
         return Err(LaunchError::Other("the launcher has ended".to_owned()));
     }
-    Ok(command)
+    // Last, for from here on its calls wait for a look.
+    let observer = order.plan.observed.then(sandbox::observe::begin).transpose()?;
+    Ok((command, observer.into_iter().collect()))
 }
 
 fn explain(order: &Order, error: &std::io::Error) -> LaunchError {
