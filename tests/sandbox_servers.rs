@@ -206,6 +206,7 @@ async fn a_tree_that_uses_more_memory_than_it_may_is_ended_and_why_is_told() {
     assert_eq!(support::failure_of(&reply)["class"], "lost", "{reply}");
     let rows = gateway.rows("the failure", "select stderr_tail from failures where class = 'lost'").await;
     assert!(rows[0]["stderr_tail"].as_str().unwrap_or_default().contains("limits.memory is 96 MiB"), "{rows:?}");
+    assert!(text_of(&reply).contains("ended by the sandbox: its processes use"), "{reply}");
 }
 
 #[tokio::test]
@@ -265,4 +266,36 @@ fn a_sandbox_is_shown_and_tried_from_a_shell() {
     let refused = seawall(&["sandbox", "run", "fix", "--", "/bin/cat", config.to_str().unwrap()]);
     assert_eq!((refused.stdout.is_empty(), refused.status.code()), (true, Some(1)), "{refused:?}");
     assert_eq!(seawall(&["sandbox", "run", "--", "/bin/sh", "-c", "exit 7"]).status.code(), Some(7));
+}
+
+/// Many files, none of them over the limit of one.
+#[tokio::test]
+async fn a_tree_that_fills_the_disk_is_ended_and_why_is_told() {
+    for machine in Machine::all() {
+        let folder = Scratch::new();
+        folder.write("out/before", &"x".repeat(6 << 20));
+        machine.settle(folder.path());
+        machine.give(&folder.file("out"));
+        let out = folder.file("out").display().to_string();
+        let config = confined("fix", "{ write = [\"./out\"], limits = { disk = \"4MiB\" } }");
+        let wrapper = machine.wrapper();
+        let words: Vec<&str> = wrapper.iter().map(String::as_str).collect();
+        let gateway = Launch::with_folder(folder, &config).through(&words).start().await;
+        gateway.ready().await;
+        let limits = machine.sandbox_of("fix", &gateway.config()).await["limits"].to_string();
+        assert!(limits.contains("disk 4.0 MiB"), "{limits}");
+        let client = gateway.client("/mcp/fix").await;
+        // Until it is ended: it goes on however long the first count takes.
+        let fill = format!("i=0; while :; do head -c 200000 /dev/zero > {out}/$i; i=$((i + 1)); sleep 0.02; done");
+        let reply = client.call_tool("run", json!({"command": ["/bin/sh", "-c", fill]})).await;
+        assert_eq!(support::failure_of(&reply)["class"], "lost", "{machine:?}: {reply}");
+        let told = text_of(&reply);
+        assert!(
+            told.contains("ended by the sandbox") && told.contains("limits.disk is 4.0 MiB"),
+            "{machine:?}: {told}"
+        );
+        let sql = "select metadata from events where event_type = 'sandbox_denied'";
+        let rows = gateway.rows("the event", sql).await;
+        assert!(rows[0]["metadata"].as_str().unwrap().contains("limits.disk is"), "{machine:?}: {rows:?}");
+    }
 }

@@ -105,5 +105,6 @@ fn limits(table: &mut Table<'_>) -> Limits {
         file_size_bytes: table.take("file_size", |entry| entry.size(1 << 10..=1 << 44)),
         cpu_seconds: table.take("cpu_seconds", |entry| entry.integer(0..=u32::MAX)),
         tmp_bytes: table.take("tmp", |entry| entry.size(BYTES)),
+        disk_bytes: table.take("disk", |entry| entry.size(BYTES)),
     }
 }

@@ -178,6 +178,7 @@ fn on_denied(entry: &config::Server, own: &Own) -> OnDenied {
             Wanted::Connect(Some((host, port))) => {
                 serde_json::json!({ "access": "connect", "host": host, "port": port, "message": message })
             }
+            Wanted::More(_) => serde_json::json!({ "access": "limit", "message": message }),
             Wanted::Connect(None) => serde_json::json!({ "access": "connect", "message": message }),
         };
         store.event(Event {

@@ -19,6 +19,8 @@ use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg}
 use serde::Serialize;
 
 #[cfg(target_os = "linux")]
+mod disk;
+#[cfg(target_os = "linux")]
 mod init;
 #[cfg(target_os = "linux")]
 mod linux;
@@ -41,10 +43,10 @@ use super::{
 
 /// The hidden subcommand.
 pub(super) const SUBCOMMAND: &str = "sandbox-exec";
-/// An order is a command line, an environment and a list of paths.
-const ORDER_MAX_BYTES: u64 = 4 << 20;
 /// The hidden subcommand by which `seawall sandbox check` tries an escape, from inside.
 pub const ATTEMPT: &str = "sandbox-attempt";
+/// An order is a command line, an environment and a list of paths.
+const ORDER_MAX_BYTES: u64 = 4 << 20;
 /// Nothing was started; why has been answered.
 const EXIT_NOT_STARTED: u8 = 126;
 
@@ -74,8 +76,6 @@ pub fn enter() -> Option<ExitCode> {
     }
 }
 
-/// The program that takes the part of the launcher.
-pub(super) fn program() -> Option<std::path::PathBuf> {
 #[cfg(target_os = "linux")]
 fn attempt(words: impl Iterator<Item = std::ffi::OsString>) -> ExitCode {
     let words: Vec<String> = words.map(|word| word.to_string_lossy().into_owned()).collect();
@@ -93,6 +93,8 @@ fn attempt(_: impl Iterator<Item = std::ffi::OsString>) -> ExitCode {
     ExitCode::from(2)
 }
 
+/// The program that takes the part of the launcher.
+pub(super) fn program() -> Option<std::path::PathBuf> {
     if !IS_LAUNCHER.load(Ordering::Relaxed) {
         return None;
     }

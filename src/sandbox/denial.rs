@@ -20,6 +20,8 @@ use reading::{Complaint, Trouble};
 
 /// So much is told of one text.
 const DENIALS_MAX: usize = 3;
+/// How the launcher begins when it says why it has ended a tree.
+const ENDED: &str = "ended by the sandbox: ";
 const PATH_MAX_BYTES: usize = 1024;
 /// The sandbox's own: not there, or not as outside, whatever the policy.
 const OWN: [&str; 3] = ["/proc", "/dev", "/sys"];
@@ -30,6 +32,8 @@ pub enum Wanted {
     Write(PathBuf),
     /// A host and its port, where one is known.
     Connect(Option<(String, u16)>),
+    /// More than a limit allows, in the launcher's words.
+    More(String),
 }
 
 /// What the sandbox kept a server from.
@@ -44,6 +48,9 @@ pub struct Denial {
 impl fmt::Display for Denial {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let quoted = |path: &Path| text::quote(&path.display().to_string(), 300);
+        if let Wanted::More(what) = &self.wanted {
+            return write!(f, "{ENDED}{}", text::quote(what, 200));
+        }
         f.write_str("blocked by the sandbox: ")?;
         let (key, entry) = match &self.wanted {
             Wanted::Read(path) => {
@@ -60,7 +67,7 @@ impl fmt::Display for Denial {
                 write!(f, "connection to {}:{port}", text::quote(host, 100))?;
                 ("network.allow", format!("{}:{port}", text::quote(host, 100)))
             }
-            Wanted::Connect(None) => {
+            Wanted::Connect(None) | Wanted::More(_) => {
                 f.write_str("the network")?;
                 ("network.allow", "HOST:443".to_owned())
             }
@@ -69,6 +76,15 @@ impl fmt::Display for Denial {
             return f.write_str(", which is seawall's own: no server gets it");
         }
         write!(f, "; to allow: add \"{entry}\" to {key} under [servers.{}.sandbox]", self.server)
+    }
+}
+
+impl Denial {
+    /// Of a tree that was ended for using too much: the last of its last words, the
+    /// launcher's own. One who forges them blames himself.
+    pub fn of_end(last_words: &str, server: &str) -> Option<Self> {
+        let what = last_words.lines().next_back()?.strip_prefix("seawall: ")?.strip_prefix(ENDED)?;
+        Some(Denial { wanted: Wanted::More(what.to_owned()), server: server.to_owned(), is_own: false })
     }
 }
 
@@ -91,6 +107,10 @@ impl Reach {
     pub fn new(plan: Plan, tier: &str, protected: &[PathBuf]) -> Self {
         let protected = protected.iter().filter_map(|path| path.canonicalize().ok()).collect();
         Reach { plan, has_own_root: tier == "full", protected }
+    }
+
+    pub fn server(&self) -> &str {
+        &self.plan.server
     }
 
     pub fn is_unbounded(&self) -> bool {

@@ -63,12 +63,14 @@ pub struct Bounds {
     pub file_size_bytes: Option<u64>,
     pub cpu_seconds: Option<u32>,
     pub tmp_bytes: u64,
+    /// Added to the folders that it may write, by the whole tree.
+    pub disk_bytes: Option<u64>,
 }
 
 impl Bounds {
     pub(super) fn of(profile: Profile, written: &Limits) -> Self {
         const MIB: u64 = 1 << 20;
-        let (memory, processes, file_size, tmp) = match profile {
+        let (memory, processes, file_size, tmp, disk) = match profile {
             Profile::Off => return Bounds::default(),
             Profile::Standard => (1024 * MIB, 256, 1024 * MIB, 256 * MIB, 4096 * MIB),
             Profile::Strict => (512 * MIB, 64, 256 * MIB, 64 * MIB, 1024 * MIB),
@@ -80,6 +82,7 @@ impl Bounds {
             file_size_bytes: Some(written.file_size_bytes.unwrap_or(file_size)),
             cpu_seconds: written.cpu_seconds.filter(|seconds| *seconds > 0),
             tmp_bytes: written.tmp_bytes.unwrap_or(tmp),
+            disk_bytes: Some(written.disk_bytes.unwrap_or(disk)),
         }
     }
 }
@@ -101,10 +104,10 @@ impl Plan {
             limits: Bounds::default(),
             needs_full: Vec::new(),
             given_up: Vec::new(),
+            observed: false,
             private: PathBuf::new(),
         }
     }
-            observed: false,
 
     pub fn is_off(&self) -> bool {
         self.profile == Profile::Off

@@ -92,6 +92,8 @@ pub struct Limits {
     /// Over the server's whole life; zero is no limit.
     pub cpu_seconds: Option<u32>,
     pub tmp_bytes: Option<u64>,
+    /// What it may add to the folders that it may write.
+    pub disk_bytes: Option<u64>,
 }
 
 impl Network {

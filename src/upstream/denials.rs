@@ -112,6 +112,13 @@ impl Watch {
         }
     }
 
+    /// Why its tree was ended, where the sandbox has ended it; told as well.
+    pub(super) fn end(&self, last_words: &str) -> Option<String> {
+        let denial = Denial::of_end(last_words, self.reach.server()).filter(|_| !self.reach.is_unbounded())?;
+        self.denials.tell(&denial);
+        Some(denial.to_string())
+    }
+
     /// What of `text` is the sandbox's doing, as a clause.
     pub(super) async fn why(&self, text: String, asked: Vec<String>) -> Option<String> {
         if !text.lines().any(denial::complains) {

@@ -112,9 +112,12 @@ impl StdioLink {
             let _ = timeout(LAST_WORDS_WAIT, self.tail.ended()).await;
         }
         let (mut gone, guilty) = self.explain(end, exit);
+        let last_words = gone.stderr_tail.clone().unwrap_or_default();
         // A program that was stopped has said all it had to say.
-        if !self.closing.load(Ordering::Relaxed)
-            && let Some(why) = self.watch.why(gone.stderr_tail.clone().unwrap_or_default(), Vec::new()).await
+        if let Some(why) = self.watch.end(&last_words) {
+            gone.reason = format!("it was {why}");
+        } else if !self.closing.load(Ordering::Relaxed)
+            && let Some(why) = self.watch.why(last_words, Vec::new()).await
         {
             gone.reason = format!("{}; before that it was {why}", gone.reason);
         }

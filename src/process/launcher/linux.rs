@@ -22,6 +22,7 @@ use super::{
         sys::{self, Fork},
         talk::{Answer, LaunchError, Order, STOP_POLITELY},
     },
+    disk::DiskWatch,
     init, program,
     program::{Note, Notes},
     tree,
@@ -30,7 +31,7 @@ use crate::sandbox::{Tier, linux as sandbox};
 
 /// Told to stop by somebody else than the gateway: then the program has so long.
 const OWN_STOP_GRACE: Duration = Duration::from_secs(3);
-/// So often the tree's memory is looked at, where it has a limit.
+/// So often the tree's memory and disk are looked at, where they have a limit.
 const WATCH_EVERY: Duration = Duration::from_millis(500);
 
 /// A program that runs.
@@ -75,7 +76,11 @@ pub(super) fn run(order: Order, control: &UnixStream) -> LaunchError {
     drop(started.listeners);
     let memory_max = order.plan.limits.memory_bytes;
     let private = order.plan.private;
-    Supervisor { child: started.child, outcome: started.outcome, memory_max, private, kill_at: None }
+    // Its home and temporary files are on the machine's disk where it has no file system of its own.
+    let mut folders = order.plan.write;
+    folders.extend(Some(private.clone()).filter(|_| started.tier == Tier::Core && !private.as_os_str().is_empty()));
+    let disk = DiskWatch::new(folders, order.plan.limits.disk_bytes);
+    Supervisor { child: started.child, outcome: started.outcome, memory_max, disk, private, kill_at: None }
         .run(control, &signals)
 }
 
@@ -188,6 +193,7 @@ struct Supervisor {
     child: Pid,
     outcome: Option<OwnedFd>,
     memory_max: Option<u64>,
+    disk: Option<DiskWatch>,
     /// Gone with the tree.
     private: PathBuf,
     kill_at: Option<Instant>,
@@ -215,12 +221,13 @@ impl Supervisor {
                 self.end(None);
             }
             self.watch_memory();
+            self.watch_disk();
         }
     }
 
     fn patience(&self) -> Option<Timespec> {
         let until_kill = self.kill_at.map(|at| at.saturating_duration_since(Instant::now()));
-        let watch = self.memory_max.map(|_| WATCH_EVERY);
+        let watch = (self.memory_max.is_some() || self.disk.is_some()).then_some(WATCH_EVERY);
         let wait = until_kill.into_iter().chain(watch).min()?;
         Timespec::try_from(wait).ok()
     }
@@ -256,6 +263,14 @@ impl Supervisor {
             eprintln!("seawall: ended by the sandbox: its processes use {used} of memory, limits.memory is {max}");
             self.end(None);
         }
+    }
+
+    fn watch_disk(&mut self) {
+        let Some(disk) = &mut self.disk else { return };
+        let Some(added) = disk.look() else { return };
+        let (added, max) = (crate::text::bytes(added), crate::text::bytes(disk.max()));
+        eprintln!("seawall: ended by the sandbox: it has added {added} to its folders, limits.disk is {max}");
+        self.end(None);
     }
 
     /// Ends the tree, and this process the way that the program ended.

@@ -37,6 +37,7 @@ pub(super) fn limits_in_words(plan: &Plan, tier: Tier) -> Vec<String> {
     let size = |name: &str, bytes: Option<u64>| bytes.map(|bytes| format!("{name} {}", crate::text::bytes(bytes)));
     let count = |name: &str, count: Option<u32>| count.map(|count| format!("{name} {count}"));
     let full = tier == Tier::Full;
+    let has_disk = !plan.write.is_empty() || !full;
     [
         size("memory", bounds.memory_bytes),
         count("processes", bounds.processes.filter(|_| full)),
@@ -44,6 +45,7 @@ pub(super) fn limits_in_words(plan: &Plan, tier: Tier) -> Vec<String> {
         size("file size", bounds.file_size_bytes),
         count("cpu seconds", bounds.cpu_seconds),
         size("temporary files", Some(bounds.tmp_bytes).filter(|_| full)),
+        size("disk", bounds.disk_bytes.filter(|_| has_disk)),
     ]
     .into_iter()
     .flatten()
