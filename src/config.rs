@@ -14,6 +14,7 @@ use std::{
 };
 
 mod alert;
+pub mod command_value;
 mod complaint;
 mod find;
 mod gateway;
@@ -66,10 +67,16 @@ pub struct Config {
 pub struct Surroundings<'a> {
     /// Looks up an environment variable; `~` is its `HOME`.
     pub env: &'a dyn Fn(&str) -> Option<String>,
+    /// Runs the command of a `${cmd:…}` in a folder and gives what it says; `None` where the
+    /// file is only looked at: the value is then the variable as it is written.
+    pub run: Option<RunCommand<'a>>,
     /// What `${seawall}` stands for: the running binary.
     pub seawall: &'a Path,
     pub builtins: Builtins<'a>,
 }
+
+/// See [`command_value::value`].
+pub type RunCommand<'a> = &'a dyn Fn(&str, &Path) -> Result<String, String>;
 
 /// The names that `builtin = "..."` may have; other names are complaints.
 #[derive(Clone, Copy, Debug, Default)]
@@ -103,6 +110,7 @@ pub fn read_bytes(path: &Path) -> Result<Vec<u8>, Complaints> {
 
 /// The content of the file at `path` as text, for [`parse`].
 pub fn text(bytes: Vec<u8>, path: &Path) -> Result<String, Complaints> {
+    refuse_if_others_write(path)?;
     if bytes.len() as u64 > FILE_MAX_BYTES {
         return Err(complaint_about(path, "is larger than 1 MiB: this is no servers.toml".into()));
     }
@@ -112,6 +120,22 @@ pub fn text(bytes: Vec<u8>, path: &Path) -> Result<String, Complaints> {
         let what = "not UTF-8 here; save the file as UTF-8".to_owned();
         Source::new(path, &before).complaint(before.len(), "", None, what).into()
     })
+}
+
+/// Whoever can write this file runs programs as its reader. A group of the owner's own,
+/// as many systems make one for each user, is the owner.
+fn refuse_if_others_write(path: &Path) -> Result<(), Complaints> {
+    use std::os::unix::fs::MetadataExt as _;
+    // What cannot be looked at cannot be read either, which is said there.
+    let Ok(data) = std::fs::metadata(path) else { return Ok(()) };
+    let (mode, has_own_group) = (data.mode(), data.uid() == data.gid());
+    let who = match (mode & 0o002 != 0, mode & 0o020 != 0 && !has_own_group) {
+        (true, _) => "everybody",
+        (_, true) => "its group",
+        _ => return Ok(()),
+    };
+    let fix = format!("chmod go-w {}", path.display());
+    Err(complaint_about(path, format!("can be written by {who}, who could run programs as you: {fix}")))
 }
 
 /// Understands `text` as the content of the file at `path`, which need not exist.

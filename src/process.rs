@@ -172,6 +172,12 @@ impl Command {
         self.sandbox.plan(&around).map_err(|refusal| SpawnError::Refused(refusal.to_string()))
     }
 
+    /// What it was given by name or by value, and what may be a secret therefore.
+    pub fn told(&self) -> impl Iterator<Item = (String, String)> {
+        let passed = self.sandbox.env.iter().filter_map(|name| Some((name.clone(), std::env::var(name).ok()?)));
+        self.env.iter().cloned().chain(passed.collect::<Vec<_>>())
+    }
+
     fn file(&self, env: &[(String, String)]) -> Result<PathBuf, SpawnError> {
         resolve(&self.program, &self.cwd, path_of(env))
     }

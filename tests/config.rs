@@ -26,7 +26,7 @@ fn parse(text: &str, path: &str) -> Result<Config, Complaints> {
         "DOCS_TOKEN" => Some("s3cret-value".to_owned()),
         _ => None,
     };
-    let around = Surroundings { env: &env, seawall: Path::new("/opt/seawall"), builtins: BUILTINS };
+    let around = Surroundings { env: &env, seawall: Path::new("/opt/seawall"), run: None, builtins: BUILTINS };
     config::parse(text, Path::new(path), &around)
 }
 
@@ -233,7 +233,7 @@ fn an_edit_makes_a_difference_only_where_it_was_made() {
 #[test]
 fn a_file_that_cannot_be_read_is_one_complaint() {
     let env = |_: &str| None;
-    let around = Surroundings { env: &env, seawall: Path::new("/opt/seawall"), builtins: BUILTINS };
+    let around = Surroundings { env: &env, seawall: Path::new("/opt/seawall"), run: None, builtins: BUILTINS };
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("servers.toml");
     let complaint = |path: &Path| {

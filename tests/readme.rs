@@ -41,7 +41,7 @@ fn section<'a>(begin: &str, end: &str) -> &'a str {
 fn every_servers_toml_in_the_docs_is_good() {
     let env = |name: &str| Some(format!("/value/of/{name}"));
     let builtins = Builtins { servers: &["seawall", "events"], services: &[] };
-    let around = Surroundings { env: &env, seawall: Path::new("/opt/seawall"), builtins };
+    let around = Surroundings { env: &env, seawall: Path::new("/opt/seawall"), run: None, builtins };
     let examples = [("README.md", README), ("docs/servers-toml.md", REFERENCE)];
     let mut count = 0;
     for (file, example) in

@@ -93,6 +93,7 @@ async fn reload_on_hangup(reloader: Arc<Reloader>, gateway: Gateway) {
     let Ok(mut hangup) = signal(SignalKind::hangup()) else { return };
     while hangup.recv().await.is_some() {
         // What is wrong with it is logged and shown in `status`.
-        let _ = reloader.reload(&gateway);
+        let (reloader, gateway) = (reloader.clone(), gateway.clone());
+        let _ = tokio::task::spawn_blocking(move || reloader.reload(&gateway)).await;
     }
 }

@@ -1,5 +1,5 @@
 //! Variables in strings: `${VAR}`, `${env:VAR}`, `${VAR:-default}`, `${file:PATH}`,
-//! `${seawall}`, and `$$` for a dollar sign.
+//! `${cmd:COMMAND}`, `${seawall}`, and `$$` for a dollar sign.
 //!
 //! A variable that is written wrongly is the file's fault. One that is written well
 //! and cannot be had is not: the caller decides what becomes of it.
@@ -15,7 +15,8 @@ use super::Surroundings;
 /// The most that a `${file:PATH}` may hold: these are tokens, not data.
 const FILE_MAX_BYTES: u64 = 64 * 1024;
 
-const FORMS: &str = "write ${VAR}, ${env:VAR}, ${VAR:-default}, ${file:PATH} or ${seawall}, and $$ for a dollar sign";
+const FORMS: &str =
+    "write ${VAR}, ${env:VAR}, ${VAR:-default}, ${file:PATH}, ${cmd:COMMAND} or ${seawall}, and $$ for a dollar sign";
 
 #[derive(Debug, PartialEq)]
 pub(super) enum Trouble {
@@ -54,6 +55,15 @@ pub(super) fn expand(text: &str, around: &Surroundings<'_>, folder: &Path) -> Re
 fn value_of(inside: &str, around: &Surroundings<'_>, folder: &Path) -> Result<String, Trouble> {
     if let Some(path) = inside.strip_prefix("file:") {
         return read_file(path, around, folder);
+    }
+    if let Some(command) = inside.strip_prefix("cmd:") {
+        if command.trim().is_empty() {
+            return Err(Malformed(format!("${{cmd:}} names no command; {FORMS}")));
+        }
+        return match around.run {
+            Some(run) => run(command, folder).map_err(Missing),
+            None => Ok(format!("${{{inside}}}")),
+        };
     }
     if inside == "seawall" {
         return Ok(around.seawall.to_string_lossy().into_owned());
@@ -137,7 +147,16 @@ mod tests {
             "EMPTY" => Some(String::new()),
             _ => None,
         };
-        let around = Surroundings { env: &env, seawall: Path::new("/opt/seawall"), builtins: Builtins::default() };
+        let run = |command: &str, _: &Path| match command {
+            "locked" => Err("the keyring is locked".to_owned()),
+            command => Ok(format!("<{command}>")),
+        };
+        let around = Surroundings {
+            env: &env,
+            seawall: Path::new("/opt/seawall"),
+            builtins: Builtins::default(),
+            run: Some(&run),
+        };
         expand(text, &around, folder)
     }
 
@@ -148,16 +167,19 @@ mod tests {
         is("${env:NAME}", "ada ${HOME}");
         is("${NOBODY:-you}${EMPTY:-}${EMPTY:-x}${NAME:-y}${EMPTY}", "youxada ${HOME}");
         is("${seawall} mcp", "/opt/seawall mcp");
+        is("Bearer ${cmd:secret-tool lookup a b}", "Bearer <secret-tool lookup a b>");
         is("$$ $${NAME} $5 $ a$", "$ ${NAME} $5 $ a$");
         is("", "");
     }
 
     #[test]
     fn what_is_written_wrongly_differs_from_what_is_not_there() {
-        for text in ["${", "${}", "${NAME", "${a b}", "${vault:x}", "${NAME:x}", "${:-x}", "${file:}", "${A:-${B}}"] {
+        for text in
+            ["${", "${}", "${NAME", "${a b}", "${vault:x}", "${NAME:x}", "${:-x}", "${file:}", "${cmd: }", "${A:-${B}}"]
+        {
             assert!(matches!(expanded(text, Path::new("/")), Err(Malformed(_))), "{text}");
         }
-        for text in ["${NOBODY}", "${env:NOBODY}", "${file:no/such/file}", "${file:.}"] {
+        for text in ["${NOBODY}", "${env:NOBODY}", "${file:no/such/file}", "${file:.}", "${cmd:locked}"] {
             assert!(matches!(expanded(text, Path::new("/")), Err(Missing(_))), "{text}");
         }
     }
@@ -178,7 +200,8 @@ mod tests {
     #[test]
     fn a_tilde_is_the_home_only_where_a_shell_would_say_so() {
         let env = |name: &str| (name == "HOME").then(|| "/home/ada".to_owned());
-        let around = Surroundings { env: &env, seawall: Path::new("seawall"), builtins: Builtins::default() };
+        let around =
+            Surroundings { env: &env, seawall: Path::new("seawall"), builtins: Builtins::default(), run: None };
         let resolve = |path| resolve_path(path, &around, Path::new("/etc/seawall")).unwrap();
         assert_eq!(resolve("~/notes"), Path::new("/home/ada/notes"));
         assert_eq!(resolve("~"), Path::new("/home/ada"));

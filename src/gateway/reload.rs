@@ -57,7 +57,10 @@ impl Reloader {
 
     fn understand(&self, bytes: Vec<u8>) -> Result<Config, config::Complaints> {
         self.remember(Some(bytes.clone()));
-        let mut config = parse(&config::text(bytes, &self.path)?, &self.path)?;
+        let env = |name: &str| std::env::var(name).ok();
+        // Others look at the file; this is whoever starts what is in it.
+        let run = Some::<config::RunCommand<'_>>(&config::command_value::value);
+        let mut config = parse_and_run(&config::text(bytes, &self.path)?, &self.path, &env, run)?;
         if let Some(listen) = self.overrides.listen {
             config.gateway.listen = listen;
         }
@@ -169,7 +172,9 @@ impl Reloader {
                 while timeout(QUIET, changes.recv()).await.is_ok() {}
                 // What was looked at is what is taken: it may be empty a moment later.
                 if let Look::News(bytes) = self.look() {
-                    let _ = self.take(&gateway, bytes);
+                    // On a thread that may wait: a keyring asks a person.
+                    let (reloader, gateway) = (self.clone(), gateway.clone());
+                    let _ = tokio::task::spawn_blocking(move || reloader.take(&gateway, bytes)).await;
                 }
             }
         }
@@ -190,14 +195,24 @@ fn refuse(gateway: &Gateway, problem: String) {
     gateway.reject(problem);
 }
 
-/// Reads text as servers.toml with this process's surroundings.
+/// Reads text as servers.toml with this process's surroundings. Its commands for values
+/// (`${cmd:…}`) are not run: see [`Reloader::load`].
 pub fn parse(text: &str, path: &Path) -> Result<Config, config::Complaints> {
     parse_with(text, path, &|name| std::env::var(name).ok())
 }
 
 /// The same with another environment than this process's own.
 pub fn parse_with(text: &str, path: &Path, env: &dyn Fn(&str) -> Option<String>) -> Result<Config, config::Complaints> {
+    parse_and_run(text, path, env, None)
+}
+
+fn parse_and_run(
+    text: &str,
+    path: &Path,
+    env: &dyn Fn(&str) -> Option<String>,
+    run: Option<config::RunCommand<'_>>,
+) -> Result<Config, config::Complaints> {
     let seawall = std::env::current_exe().unwrap_or_else(|_| PathBuf::from("seawall"));
     let builtins = Builtins { servers: &super::introspect::BUILTINS, services: &service::own::NAMES };
-    config::parse(text, path, &Surroundings { env, seawall: &seawall, builtins })
+    config::parse(text, path, &Surroundings { env, run, seawall: &seawall, builtins })
 }

@@ -15,9 +15,31 @@ const KEPT_BYTES: usize = 4096;
 pub struct Tail {
     kept: Arc<Mutex<VecDeque<u8>>>,
     ended: CancellationToken,
+    hidden: Arc<Vec<(String, String)>>,
 }
 
+/// A shorter value is too common a word to be hidden wherever it stands.
+const HIDDEN_MIN_CHARS: usize = 8;
+
 impl Tail {
+    /// In whose text the values of these variables do not show: a process may well say
+    /// what it was told in confidence.
+    pub fn hiding(variables: impl Iterator<Item = (String, String)>) -> Self {
+        let mut hidden: Vec<_> =
+            variables.filter(|(_, value)| value.chars().count() >= HIDDEN_MIN_CHARS && !is_path(value)).collect();
+        // A value within another one would leave the rest of that.
+        hidden.sort_by_key(|(_, value)| std::cmp::Reverse(value.len()));
+        Tail { hidden: Arc::new(hidden), ..Tail::default() }
+    }
+
+    /// `text` without the values that are to be hidden.
+    pub fn hide(&self, text: &str) -> String {
+        self.hidden.iter().fold(text.to_owned(), |text, (name, value)| match text.contains(value) {
+            true => text.replace(value, &format!("<{name}>")),
+            false => text,
+        })
+    }
+
     /// Reads to the end of `stream`.
     pub async fn follow(self, stream: impl AsyncRead + Unpin) {
         self.follow_lines(stream, |_| {}).await;
@@ -63,8 +85,13 @@ impl Tail {
             _ => &text,
         };
         let trimmed = whole.trim_end();
-        (!trimmed.is_empty()).then(|| trimmed.to_owned())
+        (!trimmed.is_empty()).then(|| self.hide(trimmed))
     }
+}
+
+/// Where things are is no secret, and explains much.
+fn is_path(value: &str) -> bool {
+    value.starts_with('/') && std::path::Path::new(value).exists()
 }
 
 #[cfg(test)]
@@ -77,6 +104,15 @@ mod tests {
         let mut heard = Vec::new();
         Tail::default().follow_lines(text.as_bytes(), |line| heard.push(line.to_owned())).await;
         assert_eq!(heard, ["one", "", &"x".repeat(KEPT_BYTES), "last"]);
+    }
+
+    #[tokio::test]
+    async fn what_was_told_in_confidence_does_not_show() {
+        let variables = [("TOKEN", "s3cr3t-value"), ("LONGER", "s3cr3t-value-and-more"), ("MODE", "fast")];
+        let variables = variables.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let tail = Tail::hiding(variables.into_iter());
+        tail.clone().follow(&b"fast: s3cr3t-value, s3cr3t-value-and-more"[..]).await;
+        assert_eq!(tail.text().as_deref(), Some("fast: <TOKEN>, <LONGER>"));
     }
 
     #[tokio::test]

@@ -79,7 +79,7 @@ impl Connector for StdioConnector {
             }
             let reach = Reach::new(child.plan().clone(), &child.report().tier, &self.command.protected);
             let watch = self.denials.watch(reach);
-            let tail = Tail::default();
+            let tail = Tail::hiding(self.command.told());
             self.tasks.spawn(tail.clone().follow_lines(pipes.stderr, watch.on_line(&self.tasks)));
             let streams = (pipes.stdout, pipes.stdin);
             let peer = Peer::start(number, streams, Arc::new(Upwards(inbox)), self.limits, &self.tasks);
@@ -180,7 +180,7 @@ impl Link for StdioLink {
             pid: Some(self.child.pid()),
             memory_bytes: self.child.memory_bytes(),
             stray_lines: stray.lines,
-            last_stray_line: stray.last,
+            last_stray_line: stray.last.map(|line| self.tail.hide(&line)),
             stderr_tail: self.tail.text(),
             sandbox: Some(self.child.report().clone()),
         }

@@ -1,0 +1,115 @@
+//! A secret of servers.toml is in its server's environment and nowhere else: no log, no
+//! row, no `status`, no command line of any process; and a file that others can write is
+//! not read.
+
+#![cfg(target_os = "linux")]
+
+use std::{os::unix::fs::PermissionsExt as _, path::Path, time::Duration};
+
+use serde_json::{Value, json};
+
+mod support;
+
+use support::{Launch, confined, process, scratch::Scratch, text_of, wait_until};
+
+const SECRETS: [&str; 3] = ["s3cr3t-of-a-command", "s3cr3t-of-a-file", "s3cr3t-of-a-variable"];
+
+/// Says them on stderr, and on stdout where only the protocol belongs, and is gone.
+fn tells(name: &str) -> String {
+    let script = "echo \"I have $A, $B and $C\"; echo \"I have $A, $B and $C\" >&2; exit 3";
+    format!("[servers.{name}]\ncommand = {}\n", json!(["/bin/sh", "-c", script]))
+}
+
+#[tokio::test]
+async fn secrets_are_in_the_servers_environment_and_nowhere_else() {
+    let folder = std::sync::Arc::new(Scratch::new());
+    folder.write("token", "s3cr3t-of-a-file\n");
+    folder.write("keyring", "printf s3cr3t-of-; echo a-command");
+    let env = "env = { A = \"${cmd:sh ./keyring}\", B = \"${file:./token}\", C = \"${SEAWALL_TEST_SECRET}\" }\n";
+    let config = format!("{}{env}{}{env}", confined("fix", "\"standard\""), tells("tells"));
+    let launch = Launch::with_folder(folder.clone(), &config).env("SEAWALL_TEST_SECRET", SECRETS[2]);
+    let gateway = launch.env("RUST_LOG", "trace").start().await;
+    gateway.server_is_ready("fix").await;
+
+    let client = gateway.client("/mcp/fix").await;
+    let told: Value = serde_json::from_str(text_of(&client.call_tool("environment", json!({})).await)).unwrap();
+    for (name, secret) in ["A", "B", "C"].into_iter().zip(SECRETS) {
+        assert_eq!(told["env"][name], secret);
+    }
+    let reason = wait_until(Duration::from_secs(20), "the end of the other", async || {
+        gateway.server("tells")["reason"].as_str().filter(|reason| reason.contains("exit code 3")).map(str::to_owned)
+    })
+    .await;
+    assert!(reason.contains("I have <A>, <B> and <C>"), "{reason}");
+    let _ = client.call_tool("exit", json!({"code": 3})).await;
+    gateway.rows("a failure", "select * from failures").await;
+
+    let status = gateway.seawall_json(&["status", "--json"]).to_string();
+    let rows = json!([gateway.sqlite("select * from events"), gateway.sqlite("select * from failures")]).to_string();
+    let files = ["seawall.db", "seawall.db-wal"].map(|name| std::fs::read(folder.file(name)).unwrap_or_default());
+    for secret in SECRETS {
+        for (place, text) in [("status", &status), ("the rows", &rows), ("the log", &gateway.log.text())] {
+            assert!(!text.contains(secret), "{secret} is in {place}: {text}");
+        }
+        for file in &files {
+            assert!(!String::from_utf8_lossy(file).contains(secret), "{secret} is in the database");
+        }
+        assert_eq!(command_lines_with(secret), Vec::<String>::new(), "{secret}");
+    }
+}
+
+/// Of any process but this one's own threads.
+fn command_lines_with(secret: &str) -> Vec<String> {
+    let processes = std::fs::read_dir("/proc").unwrap().flatten();
+    let lines = processes.filter_map(|entry| std::fs::read(entry.path().join("cmdline")).ok());
+    lines.map(|line| String::from_utf8_lossy(&line).into_owned()).filter(|line| line.contains(secret)).collect()
+}
+
+#[test]
+fn looking_at_a_file_asks_no_keyring() {
+    let folder = Scratch::new();
+    let command = format!("touch {}/asked; echo value-of-a-keyring", folder.path().display());
+    let config =
+        confined("fix", "\"standard\"") + &format!("env = {{ A = {} }}\n", json!(format!("${{cmd:{command}}}")));
+    let config = folder.write("servers.toml", &config);
+    for words in [&["check"][..], &["status"], &["failures"]] {
+        let output = support::gateway::run_seawall(words, &config, Duration::from_secs(60));
+        let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+        assert!(!said.contains("bad"), "{words:?}: {said}");
+        assert!(!folder.file("asked").exists(), "{words:?} has run it");
+    }
+    // Who starts the server does ask.
+    let words = ["sandbox", "run", "fix", "--", "/bin/sh", "-c", "echo \"it is $A\""];
+    let output = process::run(seawall(&words, &config), Duration::from_secs(60));
+    assert!(String::from_utf8_lossy(&output.stdout).contains("it is value-of-a-keyring"), "{output:?}");
+    assert!(folder.file("asked").exists());
+}
+
+fn seawall(words: &[&str], config: &Path) -> std::process::Command {
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_seawall"));
+    command.arg("--config").arg(config).args(words).stdin(std::process::Stdio::null());
+    command
+}
+
+#[test]
+fn a_file_that_others_can_write_is_refused_with_what_to_do() {
+    let folder = Scratch::new();
+    let config = folder.write("servers.toml", &confined("fix", "\"standard\""));
+    let checked = || support::gateway::run_seawall(&["check"], &config, Duration::from_secs(60));
+    let mode = |mode| std::fs::set_permissions(&config, std::fs::Permissions::from_mode(mode)).unwrap();
+    assert!(checked().status.success());
+    mode(0o646);
+    let refused = checked();
+    let said = String::from_utf8_lossy(&refused.stdout).into_owned();
+    assert!(said.contains("can be written by everybody") && said.contains("chmod go-w"), "{said}");
+    assert_eq!(refused.status.code(), Some(78));
+    if rustix::process::geteuid().is_root() {
+        std::os::unix::fs::chown(&config, Some(0), Some(1500)).unwrap();
+        mode(0o664);
+        let said = String::from_utf8_lossy(&checked().stdout).into_owned();
+        assert!(said.contains("can be written by its group"), "{said}");
+        // The owner's own group is the owner.
+        std::os::unix::fs::chown(&config, Some(0), Some(0)).unwrap();
+        assert!(checked().status.success());
+    }
+}
