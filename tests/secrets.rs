@@ -36,8 +36,9 @@ async fn secrets_are_in_the_servers_environment_and_nowhere_else() {
     for (name, secret) in ["A", "B", "C"].into_iter().zip(SECRETS) {
         assert_eq!(told["env"][name], secret);
     }
+    // It is started again and again: on a slow machine its last words may miss one of its ends.
     let reason = wait_until(Duration::from_secs(20), "the end of the other", async || {
-        gateway.server("tells")["reason"].as_str().filter(|reason| reason.contains("exit code 3")).map(str::to_owned)
+        gateway.server("tells")["reason"].as_str().filter(|reason| reason.contains("I have")).map(str::to_owned)
     })
     .await;
     assert!(reason.contains("I have <A>, <B> and <C>"), "{reason}");
