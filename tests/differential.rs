@@ -287,7 +287,7 @@ fn without(members: &mut Vec<Member>, is_gone: impl Fn(&str) -> bool) {
 fn as_result((key, result): &Member, kind: Kind) -> Member {
     let mut members = taken_apart(result);
     let is_hint = |key: &str| kind == Kind::Read && matches!(key, "\"ttlMs\"" | "\"cacheScope\"");
-    members.retain(|(key, value)| !(key == "\"resultType\"" && value == "\"complete\"") && !is_hint(key));
+    members.retain(|(key, value)| !(is_hint(key) || key == "\"resultType\"" && value == "\"complete\""));
     without(&mut members, |key| key == "\"io.modelcontextprotocol/serverInfo\"");
     (key.clone(), object(&members))
 }
