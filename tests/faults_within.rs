@@ -73,7 +73,7 @@ impl Rig {
         let file = folder.file("servers.toml");
         let (env, seawall) = (|_: &str| None, Path::new(env!("CARGO_BIN_EXE_seawall")));
         let builtins = Builtins { servers: &[], services: &[] };
-        let around = Surroundings { env: &env, seawall, builtins };
+        let around = Surroundings { env: &env, run: None, seawall, builtins };
         let config = config::parse("", &file, &around).expect("an empty servers.toml is good");
         let gateway = Gateway::builder()
             .config(config)
