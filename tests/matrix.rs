@@ -110,18 +110,20 @@ impl Matrix {
             .collect();
         let gateway = runtime.block_on(async {
             let gateway = Launch::with_folder(folder.clone(), &servers).start().await;
-            gateway.ready().await;
+            for server in 0..VERSIONS.len() {
+                gateway.server_is_ready(&name(server)).await;
+            }
             gateway
         });
         let mut fronts = Vec::new();
-        for version in 0..VERSIONS.len() {
-            let client = RawClient::over_http(who(VERSIONS[version]), gateway.address, "/mcp");
+        for (version, spoken) in VERSIONS.iter().enumerate() {
+            let client = RawClient::over_http(who(spoken), gateway.address, "/mcp");
             let all = (0..VERSIONS.len()).collect();
             fronts.push(Front { what: "HTTP /mcp", client, version, servers: all, is_merged: true });
             for server in 0..VERSIONS.len() {
                 let mut command = Command::new(env!("CARGO_BIN_EXE_seawall"));
                 command.args(["stdio", &name(server), "--join", "--config"]).arg(gateway.config());
-                let client = RawClient::over_pipe(who(VERSIONS[version]), command);
+                let client = RawClient::over_pipe(who(spoken), command);
                 fronts.push(Front { what: "stdio", client, version, servers: vec![server], is_merged: false });
             }
         }
@@ -156,17 +158,14 @@ impl Matrix {
 
     /// One change of each list of each server: all who listen are told, and list it.
     fn changes(&mut self) {
-        for server in 0..VERSIONS.len() {
+        for (server, spoken) in VERSIONS.iter().enumerate() {
             for (kind, key, item) in KINDS {
                 let count = EXTRA_TOOLS + 1;
                 let here = |front: &&mut Front| front.servers.contains(&server);
                 let changer = self.fronts.iter_mut().find(here).expect("each server has clients");
                 changer.cell(server, &self.folder).change(kind, count);
                 for front in self.fronts.iter_mut().filter(here) {
-                    let what = format!(
-                        "{kind}: {} client, {} server, {}",
-                        VERSIONS[front.version], VERSIONS[server], front.what
-                    );
+                    let what = format!("{kind}: {} client, {spoken} server, {}", VERSIONS[front.version], front.what);
                     let newest = match kind {
                         "resources" => format!("fixture://{}/extra/{}", name(server), count - 1),
                         _ if front.is_merged => format!("{}__{item}{}", name(server), count - 1),

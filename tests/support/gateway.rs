@@ -139,16 +139,17 @@ impl Gateway {
         .await;
     }
 
-    /// Until every server is up.
+    /// Until every server is up, or is known not to come up.
     pub async fn ready(&self) {
-        wait_until(START, "/readyz to say 200", async || {
+        wait_until(START, "every server's first start to have ended", async || {
             let ready = self.get("/readyz").await.ok()?;
-            (ready.status() == 200).then_some(())
+            let states: serde_json::Value = serde_json::from_slice(&ready.body).ok()?;
+            let states = states["servers"].as_object()?;
+            states.values().all(|state| state != "spawning" && state != "handshaking").then_some(())
         })
         .await;
     }
 
-    /// Waits for one server, however long a busy machine takes to start it.
     pub async fn server_is_ready(&self, name: &str) {
         wait_until(START, "the server to be ready", async || {
             let ready = self.get("/readyz").await.ok()?;
