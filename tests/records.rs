@@ -38,7 +38,7 @@ const ENDS: [(&str, &str, &str); 7] = [
 #[tokio::test]
 async fn each_class_of_failure_is_a_row_with_all_that_is_known() {
     let config = fixture("fix", &["--hostile"])
-        + "timeout = \"300ms\"\n\n[servers.away]\ncommand = [\"no-such-program\"]\nsandbox = \"off\"\n";
+        + "[servers.fix.tools.hang]\ntimeout = \"300ms\"\n\n[servers.away]\ncommand = [\"no-such-program\"]\nsandbox = \"off\"\n";
     let mut gateway = Gateway::start(&config).await;
     ready(&gateway, "fix").await;
     let client = gateway.client("/mcp").await;
