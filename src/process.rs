@@ -6,6 +6,7 @@
 //! the gateway or the launcher itself ends. Its environment is built from nothing.
 
 use std::{
+    ffi::OsString,
     os::fd::OwnedFd,
     path::{Path, PathBuf},
     sync::Arc,
@@ -50,7 +51,7 @@ const OF_THE_USER: [&str; 5] = ["HOME", "USER", "LOGNAME", "SHELL", "TMPDIR"];
 pub struct Command {
     /// A path, or a name to be looked up on PATH.
     pub program: String,
-    pub args: Vec<String>,
+    pub args: Vec<OsString>,
     pub env: Vec<(String, String)>,
     pub cwd: PathBuf,
     /// What it is called in messages.

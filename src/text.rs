@@ -2,6 +2,8 @@
 
 use std::{fmt::Write as _, time::Duration};
 
+pub(crate) mod glob;
+
 /// `text` with control, escape and bidirectional characters written as escapes,
 /// cut to `max_chars`.
 pub fn quote(text: &str, max_chars: usize) -> String {

@@ -17,10 +17,10 @@ use serde::Deserialize;
 
 use self::roots::{Place, Roots};
 use super::blocking;
+use crate::text::glob::Glob;
 
 mod base64;
 mod confine;
-mod glob;
 mod list;
 mod read;
 mod roots;
@@ -223,7 +223,7 @@ impl FilesServer {
             return Err(format!("the content must have 1 to {} characters", search::CONTENT_CHARS_MAX));
         }
         let looked_for = search::Wanted {
-            name: wanted.name.as_deref().map(glob::Glob::new).transpose()?,
+            name: wanted.name.as_deref().map(Glob::new).transpose()?,
             content: wanted.content,
             ignore_case: wanted.ignore_case,
             matches_max: wanted.limit.unwrap_or(search::MATCHES_DEFAULT).clamp(1, search::MATCHES_MAX),

@@ -127,7 +127,8 @@ pub(super) fn bare(name: &str, sandbox: Policy) -> anyhow::Result<Command> {
 }
 
 pub(super) fn with_words(command: Command, words: &[String]) -> Command {
-    let (program, args) = words.split_first().map(|(p, a)| (p.clone(), a.to_vec())).unwrap_or_default();
+    let (program, args) =
+        words.split_first().map(|(p, a)| (p.clone(), a.iter().map(Into::into).collect())).unwrap_or_default();
     Command { program, args, ..command }
 }
 

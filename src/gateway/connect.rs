@@ -124,7 +124,7 @@ pub(crate) fn command_of(config: &config::Config, entry: &config::Server) -> Opt
 
 fn command(entry: &config::Server, argv: &[String], sandbox: &Policy, own: &Own) -> Command {
     let (program, args) = argv.split_first().map(|(program, args)| (program.clone(), args)).unwrap_or_default();
-    let args = args.iter().map(|arg| placed(arg, &entry.cwd)).collect();
+    let args = args.iter().map(|arg| placed(arg, &entry.cwd).into()).collect();
     let env = entry.env.iter().map(|(name, value)| (name.clone(), value.expose().to_owned())).collect();
     Command {
         program,

@@ -3,6 +3,7 @@
 //! [`STOP_POLITELY`] asks for the end, and the end of the stream demands it.
 
 use std::{
+    ffi::OsString,
     io::{self, IoSliceMut},
     os::fd::{AsFd, OwnedFd},
     path::PathBuf,
@@ -21,7 +22,7 @@ pub(super) const STOP_POLITELY: u8 = b't';
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Order {
     pub(super) program: PathBuf,
-    pub(super) args: Vec<String>,
+    pub(super) args: Vec<OsString>,
     /// All of it: nothing is inherited.
     pub(super) env: Vec<(String, String)>,
     pub(super) cwd: PathBuf,

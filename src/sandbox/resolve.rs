@@ -1,7 +1,10 @@
 //! From a [`Policy`] to a [`Plan`]: paths are looked up, what the runtime needs is
 //! added, and what contradicts itself, or this host, is refused with a sentence.
 
-use std::path::{Path, PathBuf};
+use std::{
+    ffi::OsString,
+    path::{Path, PathBuf},
+};
 
 use super::{
     Refusal, base,
@@ -15,7 +18,7 @@ pub struct Around<'a> {
     pub server: &'a str,
     /// The file that is run.
     pub program: &'a Path,
-    pub args: &'a [String],
+    pub args: &'a [OsString],
     pub cwd: &'a Path,
     /// Where programs are looked up.
     pub path: &'a str,

@@ -18,11 +18,10 @@ use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    glob::Glob,
     list::{self, Kind},
     roots::Place,
 };
-use crate::text;
+use crate::text::{self, glob::Glob};
 
 pub(super) const MATCHES_DEFAULT: usize = 100;
 pub(super) const MATCHES_MAX: usize = 1000;

@@ -28,7 +28,7 @@ impl Place {
     }
 
     fn plan(&self, policy: &Policy, program: &Path, args: &[&str]) -> Result<Plan, Refusal> {
-        let args: Vec<String> = args.iter().map(|arg| (*arg).to_owned()).collect();
+        let args: Vec<OsString> = args.iter().map(OsString::from).collect();
         let home = self.path("home");
         std::fs::create_dir_all(&home).expect("made");
         policy.plan(&Around {

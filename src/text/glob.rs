@@ -1,17 +1,17 @@
 //! Names with `*`, `?` and `**`.
 
 /// A pattern to compare names and paths with.
-#[derive(Debug)]
-pub(super) struct Glob {
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Glob {
     pattern: Vec<char>,
     /// With a slash in it, it is compared with the whole path, else with the name.
     whole_path: bool,
 }
 
-pub(super) const GLOB_CHARS_MAX: usize = 200;
+pub(crate) const GLOB_CHARS_MAX: usize = 200;
 
 impl Glob {
-    pub(super) fn new(pattern: &str) -> Result<Self, String> {
+    pub(crate) fn new(pattern: &str) -> Result<Self, String> {
         if pattern.is_empty() || pattern.chars().count() > GLOB_CHARS_MAX {
             return Err(format!("the name pattern must have 1 to {GLOB_CHARS_MAX} characters"));
         }
@@ -19,7 +19,7 @@ impl Glob {
     }
 
     /// Whether the file at `path`, relative to where the search began, is meant.
-    pub(super) fn matches(&self, path: &str) -> bool {
+    pub(crate) fn matches(&self, path: &str) -> bool {
         let compared = if self.whole_path { path } else { path.rsplit('/').next().unwrap_or(path) };
         let compared: Vec<char> = compared.chars().collect();
         matches(&self.pattern, &compared)
