@@ -62,6 +62,7 @@ pub(crate) enum Command {
     Run(command::run::Args),
     Launchd(command::launchd::Args),
     Systemd(command::systemd::Args),
+    FileWatcher(command::watch::Args),
     Mcp(command::mcp::Args),
     #[command(hide = true)]
     ServiceHelper(command::run::HelperArgs),

@@ -45,6 +45,7 @@ pub mod stdio;
 pub mod systemd;
 pub mod tools;
 mod units;
+pub mod watch;
 pub mod why;
 
 /// `EX_CONFIG` of sysexits.h: the servers.toml is bad, or there is none.

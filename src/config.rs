@@ -28,6 +28,7 @@ mod service;
 mod source;
 mod value;
 mod variables;
+mod watch;
 
 pub use alert::{Alert, Notify};
 pub use complaint::{Complaint, Complaints, Place};
@@ -36,7 +37,7 @@ pub use gateway::Gateway;
 pub use sandbox::{Destination, Launcher, Limits, Network, Profile, Sandbox, Tier};
 pub use secret::Secret;
 pub use server::{Instances, Kind, Recycle, Server, ToolPolicy};
-pub use service::{Service, ServiceKind};
+pub use service::{Options, Service, ServiceKind};
 
 use reader::{Entry, Reading, Table};
 use source::Source;

@@ -72,6 +72,8 @@ pub mod config;
 // watches.
 pub mod service;
 
+pub mod watch;
+
 pub mod unit;
 
 // The way of a call, from the client to the server.

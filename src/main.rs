@@ -52,6 +52,7 @@ fn run(command: Command, config: Option<std::path::PathBuf>) -> anyhow::Result<E
         Command::Launchd(args) => command::launchd::run(args, config),
         Command::Systemd(args) => command::systemd::run(args, config),
         Command::ServiceHelper(args) => command::run::help(args),
+        Command::FileWatcher(args) => command::watch::run(args, config),
         Command::Mcp(args) => command::block_on(command::mcp::run(args)),
     }
 }
@@ -59,7 +60,7 @@ fn run(command: Command, config: Option<std::path::PathBuf>) -> anyhow::Result<E
 /// `RUST_LOG` decides; else a gateway in the background tells what happens, and one
 /// that a person looks at only what is wrong.
 fn log_to_stderr(format: LogFormat, command: &Command) {
-    let is_quiet = std::io::stderr().is_terminal() || !matches!(command, Command::Serve(_));
+    let is_quiet = std::io::stderr().is_terminal() || !matches!(command, Command::Serve(_) | Command::FileWatcher(_));
     // rmcp tells of every handshake and every end of the builtin servers.
     let default = if is_quiet { "warn" } else { "info,rmcp=warn" };
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));

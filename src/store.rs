@@ -41,6 +41,7 @@ mod spill;
 #[cfg(test)]
 pub(crate) mod testing;
 mod urgent;
+pub mod watch;
 mod writer;
 
 pub use clock::Clock;

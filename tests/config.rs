@@ -12,7 +12,8 @@ use seawall::{
     call::Replay,
     command::check,
     config::{
-        self, Builtins, Complaints, Config, Instances, Kind, Network, Notify, Place, Profile, Schedule, Surroundings,
+        self, Builtins, Complaints, Config, Instances, Kind, Network, Notify, Options, Place, Profile, Schedule,
+        ServiceKind, Surroundings,
     },
     layer::{Policy, record},
 };
@@ -209,7 +210,19 @@ fn every_written_value_arrives() {
     assert_eq!((allowed[1].host.as_str(), allowed[1].port), ("*.example.com", 8443));
     assert_eq!(sandbox.limits.file_size_bytes, Some(256_000_000));
 
-    let [gateway, daily, _, poller] = &config.services[..] else { panic!("four services") };
+    let [gateway, daily, _, watcher, poller] = &config.services[..] else { panic!("five services") };
+    let ServiceKind::Builtin { options: Options::Watch(watch), .. } = &watcher.kind else { panic!("it watches") };
+    assert_eq!((watch.concurrency, watch.max_files), (4, 1000));
+    assert_eq!(watch.database, Path::new("/home/ada/data/watch.db"));
+    let [downloads, within] = &watch.folders[..] else { panic!("two folders") };
+    assert_eq!(downloads.path, Path::new("/home/ada/Downloads"));
+    assert_eq!(downloads.handling, None, "off");
+    assert_eq!(within.path, Path::new("/home/ada/in"));
+    assert_ne!(downloads.select, within.select, "a folder's own patterns");
+    assert!(within.existing && within.follow_links && !within.recursive);
+    let handling = within.handling.as_ref().expect("what stands above");
+    assert_eq!(handling.argv, ["/home/ada/bin/sort", "--in", "{path}"]);
+    assert_eq!((handling.batch, handling.retries, handling.timeout), (50, 0, Duration::from_secs(60)));
     assert!(gateway.run_at_load && daily.run_at_load && !poller.run_at_load);
     assert_eq!(poller.schedule, Some(Schedule::Every(Duration::from_secs(900))));
     assert_eq!(poller.memory.as_ref().unwrap().growth_per_hour_bytes, Some(10_000_000));

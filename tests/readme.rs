@@ -11,6 +11,7 @@ use toml_edit::{Item, TableLike, Value};
 
 const README: &str = include_str!("../README.md");
 const REFERENCE: &str = include_str!("../docs/servers-toml.md");
+const SERVICES: &str = include_str!("../docs/services.md");
 const EVERY_KEY: &str = include_str!("../fixtures/config/good/every-key.toml");
 
 /// The blocks that are fenced as `language`.
@@ -40,9 +41,9 @@ fn section<'a>(begin: &str, end: &str) -> &'a str {
 #[test]
 fn every_servers_toml_in_the_docs_is_good() {
     let env = |name: &str| Some(format!("/value/of/{name}"));
-    let builtins = Builtins { servers: &["seawall", "events"], services: &[] };
+    let builtins = Builtins { servers: &["seawall", "events"], services: &["gateway", "watch"] };
     let around = Surroundings { env: &env, seawall: Path::new("/opt/seawall"), run: None, builtins };
-    let examples = [("README.md", README), ("docs/servers-toml.md", REFERENCE)];
+    let examples = [("README.md", README), ("docs/servers-toml.md", REFERENCE), ("docs/services.md", SERVICES)];
     let mut count = 0;
     for (file, example) in
         examples.into_iter().flat_map(|(file, text)| blocks(text, "toml").into_iter().map(move |b| (file, b)))

@@ -567,7 +567,7 @@ fn services_are_shown_as_they_are() {
         "[services.one]\ncommand = [\"/bin/sh\", \"-c\", \"echo boom >&2; exit 3\"]\n\
          [services.two]\ncommand = [\"sleep\", \"300\"]\n\
          [services.nightly]\ncommand = [\"true\"]\nschedule = \"daily 00:00\"\n\
-         [services.never]\ncommand = [\"true\"]\n[services.later]\nbuiltin = \"watch\"\n",
+         [services.never]\ncommand = [\"true\"]\n[services.later]\nbuiltin = \"embedding\"\n",
     );
     services.to_the_end();
     assert_eq!(ending(services.start_with(&["nightly"]).end()), 0);

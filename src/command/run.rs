@@ -58,7 +58,7 @@ pub fn run(args: Args, config: Option<PathBuf>) -> anyhow::Result<ExitCode> {
     let seawall = std::env::current_exe().context("this program has no path of its own")?;
     let argv = match &service.kind {
         ServiceKind::Command { argv } => argv.clone(),
-        ServiceKind::Builtin { name, .. } => match own::find(name, &seawall, &config.path) {
+        ServiceKind::Builtin { name, .. } => match own::find(name, &service.name, &seawall, &config.path) {
             Own::Started(argv) => argv,
             Own::NotYet => {
                 // Ends with 0, so that no supervisor tries again.

@@ -222,7 +222,7 @@ fn trend(bytes_per_hour: f64) -> String {
 fn state_of(service: &Service, life: Option<&Life>, config: &Config) -> State {
     let seawall = std::env::current_exe().unwrap_or_default();
     if let ServiceKind::Builtin { name, .. } = &service.kind
-        && own::find(name, &seawall, &config.path) == Own::NotYet
+        && own::find(name, &service.name, &seawall, &config.path) == Own::NotYet
     {
         return State::NotYet;
     }

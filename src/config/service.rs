@@ -15,6 +15,7 @@ use crate::service::{
     memory::MemoryWatch,
     schedule::{Missed, Schedule},
 };
+use crate::watch;
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct Service {
@@ -43,8 +44,16 @@ pub enum ServiceKind {
     },
     Builtin {
         name: String,
-        options: serde_json::Map<String, serde_json::Value>,
+        options: Options,
     },
+}
+
+/// The settings of a builtin.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Options {
+    Watch(Box<watch::Settings>),
+    /// As they are written.
+    Other(serde_json::Map<String, serde_json::Value>),
 }
 
 pub(super) fn read(name: &str, entry: &Entry<'_>) -> Option<Service> {
@@ -76,12 +85,19 @@ pub(super) fn read(name: &str, entry: &Entry<'_>) -> Option<Service> {
 fn kind(table: &mut Table<'_>) -> Option<ServiceKind> {
     let command = table.take("command", Entry::command);
     let builtin = table.take("builtin", |entry| builtin(entry, entry.around().builtins.services));
-    let options = table.take("options", options);
+    let is_watch = builtin.as_deref() == Some("watch");
+    let options = match is_watch {
+        true => Some(Options::Watch(Box::new(super::watch::read(table)?))),
+        false => table.take("options", options).map(Options::Other),
+    };
     if table.exactly_one(&["command", "builtin"])? == "command" {
         table.forbid(&["options"], "only a builtin service has options; take it out");
         Some(ServiceKind::Command { argv: command? })
     } else {
-        Some(ServiceKind::Builtin { name: builtin?, options: options.unwrap_or_default() })
+        Some(ServiceKind::Builtin {
+            name: builtin?,
+            options: options.unwrap_or(Options::Other(serde_json::Map::default())),
+        })
     }
 }
 

@@ -14,12 +14,14 @@ pub enum Own {
     NotYet,
 }
 
-/// What `seawall run` starts for a builtin service.
-pub fn find(builtin: &str, seawall: &Path, config: &Path) -> Own {
-    let subcommand = match builtin {
-        "gateway" => "serve",
+/// What `seawall run` starts for the service `name`, which is a builtin one.
+pub fn find(builtin: &str, name: &str, seawall: &Path, config: &Path) -> Own {
+    let words = match builtin {
+        "gateway" => vec!["serve"],
+        "watch" => vec!["file-watcher", name],
         _ => return Own::NotYet,
     };
-    let words = [&*seawall.to_string_lossy(), subcommand, "--config", &*config.to_string_lossy()];
-    Own::Started(words.map(str::to_owned).to_vec())
+    let (seawall, config) = (seawall.to_string_lossy(), config.to_string_lossy());
+    let words = std::iter::once(&*seawall).chain(words).chain(["--config", &*config]);
+    Own::Started(words.map(str::to_owned).collect())
 }

@@ -131,7 +131,7 @@ fn glance(connection: &Connection) -> Result<(), Trouble> {
 }
 
 /// Holds the file, without its journal, to `max_bytes`.
-fn cap(connection: &Connection, max_bytes: u64) -> rusqlite::Result<()> {
+pub(super) fn cap(connection: &Connection, max_bytes: u64) -> rusqlite::Result<()> {
     let page_bytes: i64 = connection.pragma_query_value(None, "page_size", |row| row.get(0))?;
     let pages = i64::try_from(max_bytes).unwrap_or(i64::MAX) / page_bytes.max(1);
     connection.pragma_update_and_check(None, "max_page_count", pages.max(1), |_| Ok(()))
@@ -187,7 +187,7 @@ fn insert_event(batch: &Transaction<'_>, row: &EventRecord) -> rusqlite::Result<
 
 /// Makes an empty file that only its owner may read, if there is none. SQLite gives
 /// its `-wal` and `-shm` the same mode.
-fn make_file(path: &Path) -> io::Result<()> {
+pub(super) fn make_file(path: &Path) -> io::Result<()> {
     if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty() && !folder.exists()) {
         fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
     }
