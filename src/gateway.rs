@@ -23,9 +23,10 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     call::Payload,
     config::{self, Config},
-    downstream::http::{self, Front, guard::Guard},
+    downstream::http::{self, Front},
     layer::Keeper,
     link::Connector,
+    listener::guard::Guard,
     process::{self, ledger::Ledger},
     route::{self, OfferCache, Router},
     session::Gate,
@@ -412,6 +413,7 @@ fn guard(settings: &config::Gateway) -> Guard {
         allowed_hosts: settings.allowed_hosts.clone(),
         allowed_origins: settings.allowed_origins.clone(),
         token: settings.token.as_ref().map(|token| token.expose().to_owned()),
+        table: "[gateway]",
     }
 }
 

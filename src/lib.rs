@@ -79,6 +79,8 @@ pub mod unit;
 // The way of a call, from the client to the server.
 pub mod downstream;
 
+pub mod listener;
+
 pub mod route;
 
 pub mod stack;

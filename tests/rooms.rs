@@ -25,6 +25,8 @@ const ORDER: &[&[&str]] = &[
     &["layer"],
     &["upstream"],
     &["builtin", "process", "egress"],
+    // What all listeners share: it knows nothing of what is served.
+    &["listener"],
     // The vocabulary.
     &["store", "respond", "wire"],
     &["link", "testing", "mcp_param"],
@@ -50,6 +52,7 @@ const KNOWS_LITTLE: &[(&str, &[&str])] = &[
     ("layer", &["call", "failure", "id", "respond", "store", "testing", "text"]),
     ("link", &["call", "era", "sandbox"]),
     ("heap", &[]),
+    ("listener", &["text"]),
     ("id", &[]),
     ("text", &[]),
     ("sync", &[]),
@@ -60,8 +63,8 @@ const HIDDEN: &[(&str, &[&str])] = &[
     // In-process servers, and the type that an embedder hands in.
     ("rmcp", &["upstream/local", "builtin", "gateway.rs"]),
     ("rusqlite", &["store"]),
-    ("hyper", &["downstream/http", "embedding", "emit", "service/fault.rs"]),
-    ("hyper_util", &["downstream/http", "embedding", "emit"]),
+    ("hyper", &["downstream/http", "listener", "embedding", "emit", "service/fault.rs"]),
+    ("hyper_util", &["downstream/http", "listener"]),
     // config and check use its URL and header parsers, so that what they let pass can be sent.
     (
         "reqwest",

@@ -29,17 +29,15 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     call::Payload,
     downstream::rounds::Rounds,
+    listener::guard::{self, Guard, Refusal, Strangers},
     session::{Gate, Scope},
 };
 
 mod batch;
 mod body;
-pub mod guard;
 mod headers;
 mod impatient;
 mod modern;
-#[cfg(target_os = "linux")]
-mod owner;
 mod places;
 mod post;
 mod reply;
@@ -50,7 +48,6 @@ mod tape;
 mod tapes;
 
 use body::ReplyBody;
-use guard::{Guard, Refusal};
 use impatient::Impatient;
 use places::{Attended, Keeping, Place, Places};
 use session::Sessions;
@@ -65,7 +62,6 @@ const MCP_PROTOCOL_VERSION: HeaderName = HeaderName::from_static("mcp-protocol-v
 const HEADER_TIMEOUT: Duration = Duration::from_secs(120);
 /// Answers that were given as the gateway ended have so long to reach their clients.
 const LAST_WORDS_TIMEOUT: Duration = Duration::from_millis(500);
-const LOOKUPS_MAX: usize = 2;
 /// All large messages together, while they are read and until they are answered.
 const BODY_ROOM_KIB: usize = 256 * 1024;
 const SWEEP_INTERVAL: Duration = Duration::from_secs(60);
@@ -85,8 +81,7 @@ pub struct Front {
     sessions: Sessions,
     rounds: Rounds,
     streams: Streams,
-    /// Whose turn it is to look up who is at the other end.
-    lookups: Semaphore,
+    strangers: Strangers,
     /// Room for large messages that are on their way in.
     body_room: Arc<Semaphore>,
     readiness: Readiness,
@@ -102,7 +97,7 @@ impl Front {
             sessions: Sessions::default(),
             rounds: Rounds::default(),
             streams: Streams::default(),
-            lookups: Semaphore::new(LOOKUPS_MAX),
+            strangers: Strangers::default(),
             body_room: Arc::new(Semaphore::new(BODY_ROOM_KIB.max(settings.max_message_bytes / 1024 + 1))),
             readiness,
             tasks: tasks.clone(),
@@ -172,7 +167,7 @@ impl Front {
     ) {
         // Without it an event waits up to 40 ms for the acknowledgement of the one before.
         let _ = stream.set_nodelay(true);
-        let stranger = self.is_stranger(&stream, peer).await;
+        let stranger = self.strangers.is_one(&self.guard(), &stream, peer).await;
         self.converse(stream, peer, stranger, place, shutdown).await;
     }
 
@@ -222,18 +217,6 @@ impl Front {
         }
     }
 
-    /// Another user of this machine, where the kernel can tell.
-    async fn is_stranger(&self, stream: &TcpStream, peer: SocketAddr) -> bool {
-        if self.guard().token.is_some() || !peer.ip().is_loopback() {
-            return false;
-        }
-        let Ok(local) = stream.local_addr() else { return true };
-        // Where the kernel answers only with its table of all connections that takes long: a
-        // flood of them must not take every thread that blocks.
-        let Ok(_turn) = self.lookups.acquire().await else { return true };
-        !tokio::task::spawn_blocking(move || guard::same_user(peer, local)).await.unwrap_or(false)
-    }
-
     async fn respond(
         self: &Arc<Self>,
         request: Request<Incoming>,
@@ -253,8 +236,7 @@ impl Front {
             return response;
         }
         if stranger {
-            let reason = "this connection is of another user of this machine; set token under [gateway] to allow that";
-            return reply::refusal(&Refusal::new(StatusCode::FORBIDDEN, reason));
+            return reply::refusal(&guard::stranger_refused(&self.guard()));
         }
         if let Err(refusal) = self.guard().admit(request.headers()) {
             return reply::refusal(&refusal);

@@ -10,8 +10,9 @@ use std::{
 
 use seawall::{
     control,
-    downstream::http::{Front, Settings, guard::Guard},
+    downstream::http::{Front, Settings},
     gateway::{Gateway, reload},
+    listener::guard::Guard,
 };
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},

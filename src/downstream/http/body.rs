@@ -1,4 +1,4 @@
-//! Bodies: requests read within bounds, replies written without copying.
+//! Bodies of replies, written without copying.
 
 use std::{
     convert::Infallible,
@@ -8,16 +8,12 @@ use std::{
     time::Duration,
 };
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use futures_util::{Stream, stream};
 use http_body::{Body, Frame, SizeHint};
-use hyper::StatusCode;
-use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore},
-    time::timeout,
-};
+use tokio::time::timeout;
 
-use super::{guard::Refusal, tape::as_event, tapes::Reader};
+use super::{tape::as_event, tapes::Reader};
 use crate::{
     call::Answer,
     downstream::{
@@ -29,86 +25,9 @@ use crate::{
 
 /// Below this the parts of an answer are joined, which saves a larger write call.
 const JOIN_MAX_BYTES: usize = 16 * 1024;
-/// Messages up to this size need no room.
-const SMALL_MAX_BYTES: u64 = 64 * 1024;
-/// So long a large one waits for room.
-const ROOM_TIMEOUT: Duration = Duration::from_secs(5);
-/// A body must have arrived by then.
-const READ_TIMEOUT: Duration = Duration::from_secs(30);
 /// A comment so often keeps idle streams from being cut by what lies between.
 pub(super) const KEEP_ALIVE: Duration = Duration::from_secs(15);
 pub(super) const STILL_HERE: &[u8] = b": still here\n\n";
-
-/// Takes room for a body, which is given back when its request has been answered. Small
-/// ones need none; one of unknown length may be as large as any.
-pub(super) async fn room_for(
-    body: &impl Body,
-    room: &Arc<Semaphore>,
-    max_bytes: usize,
-) -> Result<Option<OwnedSemaphorePermit>, Refusal> {
-    let bytes = body.size_hint().exact().unwrap_or(max_bytes as u64).min(max_bytes as u64);
-    if bytes <= SMALL_MAX_BYTES {
-        return Ok(None);
-    }
-    let kib = u32::try_from(bytes / 1024 + 1).unwrap_or(u32::MAX);
-    match timeout(ROOM_TIMEOUT, room.clone().acquire_many_owned(kib)).await {
-        Ok(Ok(room)) => Ok(Some(room)),
-        _ => Err(Refusal::new(
-            StatusCode::SERVICE_UNAVAILABLE,
-            "too many large messages are on their way, try again in a moment",
-        )),
-    }
-}
-
-/// Reads a whole body of at most `max_bytes`.
-pub(super) async fn read<B>(body: B, max_bytes: usize) -> Result<Bytes, Refusal>
-where
-    B: Body<Data = Bytes> + Unpin,
-    B::Error: std::fmt::Display,
-{
-    let too_large = || {
-        let max = crate::text::bytes(max_bytes as u64);
-        Refusal::new(
-            StatusCode::PAYLOAD_TOO_LARGE,
-            format!("the message is larger than {max}, see max_message under [gateway] in servers.toml"),
-        )
-    };
-    if body.size_hint().lower() > max_bytes as u64 {
-        return Err(too_large());
-    }
-    match timeout(READ_TIMEOUT, collect(body, max_bytes)).await {
-        Ok(Ok(Some(bytes))) => Ok(bytes),
-        Ok(Ok(None)) => Err(too_large()),
-        Ok(Err(error)) => Err(Refusal::new(StatusCode::BAD_REQUEST, format!("the body could not be read: {error}"))),
-        Err(_) => Err(Refusal::new(StatusCode::REQUEST_TIMEOUT, "the body did not arrive in time")),
-    }
-}
-
-/// `None` if it is too large.
-async fn collect<B>(mut body: B, max_bytes: usize) -> Result<Option<Bytes>, B::Error>
-where
-    B: Body<Data = Bytes> + Unpin,
-{
-    let mut first = Bytes::new();
-    let mut whole = BytesMut::new();
-    while let Some(frame) = std::future::poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
-        let Ok(data) = frame?.into_data() else { continue };
-        if first.len().max(whole.len()) + data.len() > max_bytes {
-            return Ok(None);
-        }
-        if first.is_empty() && whole.is_empty() {
-            first = data;
-            continue;
-        }
-        if whole.is_empty() {
-            let expected = usize::try_from(body.size_hint().lower()).unwrap_or(0).min(max_bytes);
-            whole.reserve(first.len() + data.len() + expected);
-            whole.extend_from_slice(&first);
-        }
-        whole.extend_from_slice(&data);
-    }
-    Ok(Some(if whole.is_empty() { first } else { whole.freeze() }))
-}
 
 /// A reply: pieces of known length, or events for as long as they come.
 pub(super) enum ReplyBody {

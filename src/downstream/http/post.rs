@@ -6,9 +6,8 @@ use hyper::{HeaderMap, Request, Response, StatusCode, body::Incoming, header::AC
 use tokio::time::timeout;
 
 use super::{
-    Front, MCP_PROTOCOL_VERSION, MCP_SESSION_ID, body,
+    Front, MCP_PROTOCOL_VERSION, MCP_SESSION_ID,
     body::ReplyBody,
-    guard::{self, Refusal},
     modern,
     places::Attended,
     reply,
@@ -19,6 +18,10 @@ use crate::{
     call::{Answer, Message, Method, Payload},
     downstream::{mailbox::Mailbox, stateless},
     era::{self, LEGACY_VERSIONS},
+    listener::{
+        body,
+        guard::{self, Refusal},
+    },
     session::{Hello, Scope},
     wire::{
         batch::{self, BATCH_VERSION},
@@ -42,7 +45,7 @@ async fn answer(front: &Arc<Front>, scope: Scope, request: Request<Incoming>) ->
     guard::must_be_json(&parts.headers)?;
     let accepts = Accepts::of(&parts.headers)?;
     let _room = body::room_for(&incoming, &front.body_room, front.max_message_bytes).await?;
-    let text = body::read(incoming, front.max_message_bytes).await?;
+    let text = body::read(incoming, front.max_message_bytes, "max_message under [gateway]").await?;
     if let Some(attended) = parts.extensions.get::<Arc<Attended>>() {
         attended.is_whole();
     }

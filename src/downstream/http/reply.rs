@@ -10,12 +10,12 @@ use hyper::{
 
 use super::{
     body::{Ending, ReplyBody},
-    guard::Refusal,
     tapes::Reader,
 };
 use crate::{
     call::Payload,
     downstream::mailbox::Mailbox,
+    listener::guard::Refusal,
     wire::{
         batch,
         envelope::{INVALID_REQUEST, Parts, rpc_error},

@@ -16,12 +16,12 @@ use tokio::time::timeout;
 
 use super::{
     body::{KEEP_ALIVE, STILL_HERE},
-    guard::Refusal,
     tape::{Cursor, Kept, Next, Tape, as_event},
 };
 use crate::{
     call::{Method, Payload},
     downstream::mailbox::Mailbox,
+    listener::guard::Refusal,
     wire::envelope::Parts,
 };
 

@@ -9,11 +9,12 @@ use hyper::{
     HeaderMap, StatusCode,
     header::{AUTHORIZATION, CONTENT_TYPE, HOST, ORIGIN},
 };
+use tokio::{net::TcpStream, sync::Semaphore};
 
 #[cfg(target_os = "linux")]
 use super::owner::Owner;
 
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Guard {
     /// Hosts beside loopback, with or without a port.
     pub allowed_hosts: Vec<String>,
@@ -21,6 +22,14 @@ pub struct Guard {
     pub allowed_origins: Vec<String>,
     /// `Authorization: Bearer TOKEN` is then required.
     pub token: Option<String>,
+    /// Where in servers.toml all this is written, for those who are turned away.
+    pub table: &'static str,
+}
+
+impl Default for Guard {
+    fn default() -> Self {
+        Guard { allowed_hosts: Vec::new(), allowed_origins: Vec::new(), token: None, table: "[gateway]" }
+    }
 }
 
 /// Why a request was turned away.
@@ -46,8 +55,9 @@ impl Guard {
         let host = text(headers, &HOST).unwrap_or_default();
         if !is_loopback_host(host) && !listed(&self.allowed_hosts, host) {
             let host = crate::text::quote(host, 100);
+            let table = self.table;
             let reason =
-                format!("host \"{host}\" is not allowed; add it to allowed_hosts under [gateway] in servers.toml");
+                format!("host \"{host}\" is not allowed; add it to allowed_hosts under {table} in servers.toml");
             return Err(Refusal::new(StatusCode::FORBIDDEN, reason));
         }
         if let Some(origin) = headers.get(ORIGIN) {
@@ -55,8 +65,9 @@ impl Guard {
             let is_own = origin.strip_prefix("http://").is_some_and(|rest| rest.eq_ignore_ascii_case(host));
             if !is_own && !self.allowed_origins.iter().any(|allowed| allowed.eq_ignore_ascii_case(origin)) {
                 let origin = crate::text::quote(origin, 100);
+                let table = self.table;
                 let reason = format!(
-                    "origin \"{origin}\" is not allowed; add it to allowed_origins under [gateway] in servers.toml"
+                    "origin \"{origin}\" is not allowed; add it to allowed_origins under {table} in servers.toml"
                 );
                 return Err(Refusal::new(StatusCode::FORBIDDEN, reason));
             }
@@ -64,7 +75,7 @@ impl Guard {
         match &self.token {
             Some(token) if !bears(headers, token) => Err(Refusal::new(
                 StatusCode::UNAUTHORIZED,
-                "this gateway asks for its token: send the header Authorization: Bearer TOKEN",
+                "a token is asked for: send the header Authorization: Bearer TOKEN",
             )),
             _ => Ok(()),
         }
@@ -73,13 +84,19 @@ impl Guard {
 
 /// A POST must be `application/json`, which no page sends elsewhere unasked.
 pub fn must_be_json(headers: &HeaderMap) -> Result<(), Refusal> {
+    must_be_one_of(headers, &["application/json"]).map(|_| ())
+}
+
+/// The same for a listener that takes more than one kind: which of them it is. None of
+/// `kinds` may be one that a page sends elsewhere unasked.
+pub fn must_be_one_of(headers: &HeaderMap, kinds: &[&'static str]) -> Result<&'static str, Refusal> {
     let kind = text(headers, &CONTENT_TYPE).unwrap_or_default();
     let essence = kind.split(';').next().unwrap_or_default().trim();
-    if essence.eq_ignore_ascii_case("application/json") {
-        return Ok(());
+    if let Some(known) = kinds.iter().find(|known| essence.eq_ignore_ascii_case(known)) {
+        return Ok(known);
     }
     let kind = crate::text::quote(kind, 100);
-    let reason = format!("Content-Type must be application/json, not \"{kind}\"");
+    let reason = format!("Content-Type must be {}, not \"{kind}\"", kinds.join(" or "));
     Err(Refusal::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, reason))
 }
 
@@ -120,6 +137,41 @@ fn bears(headers: &HeaderMap, token: &str) -> bool {
     let sent = sent.unwrap_or_default().as_bytes();
     let differing = sent.iter().zip(token.as_bytes()).fold(0, |all, (a, b)| all | (a ^ b));
     sent.len() == token.len() && differing == 0
+}
+
+/// Tells connections of other users of this machine from the user's own.
+pub struct Strangers {
+    /// Whose turn it is to look up who is at the other end.
+    lookups: Semaphore,
+}
+
+const LOOKUPS_MAX: usize = 2;
+
+impl Default for Strangers {
+    fn default() -> Self {
+        Strangers { lookups: Semaphore::new(LOOKUPS_MAX) }
+    }
+}
+
+impl Strangers {
+    /// Another user of this machine, where the kernel can tell and no token tells better.
+    pub async fn is_one(&self, guard: &Guard, stream: &TcpStream, peer: SocketAddr) -> bool {
+        if guard.token.is_some() || !peer.ip().is_loopback() {
+            return false;
+        }
+        let Ok(local) = stream.local_addr() else { return true };
+        // The kernel's table is long where there are many connections: a flood of them must
+        // not take every thread that blocks.
+        let Ok(_turn) = self.lookups.acquire().await else { return true };
+        !tokio::task::spawn_blocking(move || same_user(peer, local)).await.unwrap_or(false)
+    }
+}
+
+/// What a stranger is told.
+pub fn stranger_refused(guard: &Guard) -> Refusal {
+    let table = guard.table;
+    let reason = format!("this connection is of another user of this machine; set token under {table} to allow that");
+    Refusal::new(StatusCode::FORBIDDEN, reason)
 }
 
 /// Whether the process behind a loopback connection is the user's own, or root's.
