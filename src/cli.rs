@@ -60,6 +60,7 @@ pub(crate) enum Command {
     Doctor(command::doctor::Args),
     Services(command::services::Args),
     Run(command::run::Args),
+    EmitServer(command::emit::Args),
     Launchd(command::launchd::Args),
     Systemd(command::systemd::Args),
     FileWatcher(command::watch::Args),

@@ -27,6 +27,7 @@ pub mod breaker;
 pub mod call;
 pub mod check;
 pub mod doctor;
+pub mod emit;
 pub mod events;
 pub mod failures;
 mod greeting;

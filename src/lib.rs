@@ -76,6 +76,8 @@ pub mod watch;
 
 pub mod unit;
 
+pub mod emit;
+
 // The way of a call, from the client to the server.
 pub mod downstream;
 

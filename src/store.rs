@@ -29,6 +29,7 @@ mod backlog;
 mod clock;
 mod database;
 mod drops;
+pub mod intake;
 mod ledger;
 mod minutes;
 mod query;

@@ -7,7 +7,7 @@ use rustix::process::{Resource, Rlimit, Signal, getpid, kill_process, setrlimit}
 
 use super::{block_on, load_config};
 use crate::{
-    config::{Alert, Config, MemoryWatch, Notify, Service, ServiceKind},
+    config::{Alert, Config, MemoryWatch, Notify, Options, Secret, Service, ServiceKind},
     gateway::reload::Overrides,
     heap,
     service::{
@@ -81,7 +81,6 @@ pub fn run(args: Args, config: Option<PathBuf>) -> anyhow::Result<ExitCode> {
 }
 
 fn job(service: &Service, argv: Vec<String>, config: &Config, seawall: PathBuf) -> Job {
-    let is_gateway = matches!(&service.kind, ServiceKind::Builtin { name, .. } if name == "gateway");
     let is_embedding = matches!(&service.kind, ServiceKind::Builtin { name, .. } if name == "embedding");
     let usual_growth = match is_embedding {
         true => memory::GROWTH_PER_HOUR_EMBEDDING_BYTES,
@@ -99,7 +98,7 @@ fn job(service: &Service, argv: Vec<String>, config: &Config, seawall: PathBuf) 
         missed: service.missed,
         now: false,
         health: service.health.clone(),
-        bearer: config.gateway.token.as_ref().filter(|_| is_gateway).map(|token| format!("Bearer {}", token.expose())),
+        bearer: token_of(service, config).map(|token| format!("Bearer {token}")),
         growth_per_hour_bytes: watched.map(growth),
         max_bytes: service.memory.as_ref().and_then(|watch| watch.max_bytes),
         sample_every: memory::SAMPLE_EVERY,
@@ -120,7 +119,16 @@ fn sample_the_heap(env: &mut Vec<(String, String)>) {
     }
 }
 
-fn exposed(env: &BTreeMap<String, crate::config::Secret>) -> Vec<(String, String)> {
+/// What a probe of the service has to show.
+fn token_of<'c>(service: &'c Service, config: &'c Config) -> Option<&'c str> {
+    match &service.kind {
+        ServiceKind::Builtin { options: Options::Emit(settings), .. } => settings.token.as_deref(),
+        ServiceKind::Builtin { name, .. } if name == "gateway" => config.gateway.token.as_ref().map(Secret::expose),
+        _ => None,
+    }
+}
+
+fn exposed(env: &BTreeMap<String, Secret>) -> Vec<(String, String)> {
     env.iter().map(|(name, value)| (name.clone(), value.expose().to_owned())).collect()
 }
 

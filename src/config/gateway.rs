@@ -91,7 +91,7 @@ fn path_or(table: &mut Table<'_>, key: &'static str, default: &str) -> PathBuf {
     table.take(key, Entry::path).unwrap_or_else(|| table.folder().join(default))
 }
 
-fn listen(entry: &Entry<'_>) -> Option<SocketAddr> {
+pub(super) fn listen(entry: &Entry<'_>) -> Option<SocketAddr> {
     const WANTED: &str = "not an address with a port; write something like \"127.0.0.1:8420\"";
     let written = entry.word(WANTED)?;
     let address = match written.strip_prefix("localhost:") {
@@ -101,7 +101,7 @@ fn listen(entry: &Entry<'_>) -> Option<SocketAddr> {
     address.parse().ok().or_else(|| entry.refuse(WANTED))
 }
 
-fn token(entry: &Entry<'_>) -> Option<Secret> {
+pub(super) fn token(entry: &Entry<'_>) -> Option<Secret> {
     let entry = entry.secret();
     let token = entry.word("not a string; write something like \"${SEAWALL_TOKEN}\"")?;
     if token.is_empty() {
@@ -114,11 +114,11 @@ fn token(entry: &Entry<'_>) -> Option<Secret> {
     Some(token.into())
 }
 
-const NOT_HOSTS: &str = "not a list; write [\"gateway.example.com\"]";
-const NOT_ORIGINS: &str = "not a list; write [\"https://app.example.com\"]";
+pub(super) const NOT_HOSTS: &str = "not a list; write [\"gateway.example.com\"]";
+pub(super) const NOT_ORIGINS: &str = "not a list; write [\"https://app.example.com\"]";
 
 /// `example.com` or `example.com:8420`.
-fn host(entry: &Entry<'_>) -> Option<String> {
+pub(super) fn host(entry: &Entry<'_>) -> Option<String> {
     const WANTED: &str = "not a host; write something like \"gateway.example.com\" or \"gateway.example.com:8420\"";
     let host = entry.word(WANTED)?;
     let is_host = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | ':' | '[' | ']');
@@ -129,7 +129,7 @@ fn host(entry: &Entry<'_>) -> Option<String> {
 }
 
 /// `https://example.com` or `https://example.com:8443`: a scheme and a host, no path.
-fn origin(entry: &Entry<'_>) -> Option<String> {
+pub(super) fn origin(entry: &Entry<'_>) -> Option<String> {
     const WANTED: &str = "not an origin; write scheme and host, as in \"https://app.example.com\"";
     let origin = entry.word(WANTED)?;
     let is_plain = |text: &str| !text.is_empty() && text.chars().all(|c| c.is_ascii_graphic() && !"/?#@*".contains(c));

@@ -4,7 +4,7 @@
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use super::{
-    NAME_RULE, builtin, is_name,
+    NAME_RULE, builtin, emit, is_name,
     reader::{Entry, Problems, Table},
     schedule,
     secret::Secret,
@@ -48,12 +48,13 @@ pub enum ServiceKind {
     },
 }
 
-/// The settings of a builtin.
+/// The options of a builtin: its own settings.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Options {
     Watch(Box<watch::Settings>),
-    /// As they are written.
-    Other(serde_json::Map<String, serde_json::Value>),
+    Emit(crate::emit::Settings),
+    /// Those of one that is not there yet.
+    Unread(serde_json::Map<String, serde_json::Value>),
 }
 
 pub(super) fn read(name: &str, entry: &Entry<'_>) -> Option<Service> {
@@ -85,19 +86,16 @@ pub(super) fn read(name: &str, entry: &Entry<'_>) -> Option<Service> {
 fn kind(table: &mut Table<'_>) -> Option<ServiceKind> {
     let command = table.take("command", Entry::command);
     let builtin = table.take("builtin", |entry| builtin(entry, entry.around().builtins.services));
-    let is_watch = builtin.as_deref() == Some("watch");
-    let options = match is_watch {
-        true => Some(Options::Watch(Box::new(super::watch::read(table)?))),
-        false => table.take("options", options).map(Options::Other),
+    let options = match builtin.as_deref() {
+        Some("watch") => super::watch::read(table).map(|settings| Options::Watch(Box::new(settings))),
+        Some("emit") => table.section("options", emit::read).map(Options::Emit),
+        _ => Some(Options::Unread(table.take("options", options).unwrap_or_default())),
     };
     if table.exactly_one(&["command", "builtin"])? == "command" {
         table.forbid(&["options"], "only a builtin service has options; take it out");
         Some(ServiceKind::Command { argv: command? })
     } else {
-        Some(ServiceKind::Builtin {
-            name: builtin?,
-            options: options.unwrap_or(Options::Other(serde_json::Map::default())),
-        })
+        Some(ServiceKind::Builtin { name: builtin?, options: options? })
     }
 }
 

@@ -14,14 +14,15 @@ pub enum Own {
     NotYet,
 }
 
-/// What `seawall run` starts for the service `name`, which is a builtin one.
-pub fn find(builtin: &str, name: &str, seawall: &Path, config: &Path) -> Own {
-    let words = match builtin {
-        "gateway" => vec!["serve"],
-        "watch" => vec!["file-watcher", name],
+/// What `seawall run` starts for a builtin service of the name `service`.
+pub fn find(builtin: &str, service: &str, seawall: &Path, config: &Path) -> Own {
+    let subcommand: &[&str] = match builtin {
+        "gateway" => &["serve"],
+        "watch" => &["file-watcher", service],
+        "emit" => &["emit-server", service],
         _ => return Own::NotYet,
     };
     let (seawall, config) = (seawall.to_string_lossy(), config.to_string_lossy());
-    let words = std::iter::once(&*seawall).chain(words).chain(["--config", &*config]);
+    let words = [&*seawall].into_iter().chain(subcommand.iter().copied()).chain(["--config", &*config]);
     Own::Started(words.map(str::to_owned).collect())
 }

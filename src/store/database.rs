@@ -61,27 +61,11 @@ impl Database {
     /// Opens the file, or makes it. `lock_wait` is how long each statement waits for
     /// other processes.
     pub(super) fn open(settings: &Settings, lock_wait: Duration, durability: Durability) -> Result<Self, Trouble> {
-        schema::check_library()?;
         let path = settings.path.clone();
-        make_file(&path).map_err(|error| Trouble::Unusable(error.to_string()))?;
-        let mut connection = Connection::open_with_flags(&path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
-        connection.busy_timeout(lock_wait)?;
+        let mut connection = connect(&path, lock_wait)?;
         // Asked before anything that writes: a newer file is not to be touched.
-        if schema::version(&connection)? == 0 {
-            // Has an effect on an empty file only, and only before it becomes WAL.
-            connection.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
-        }
-        // Where a file system cannot do WAL, SQLite stays with its slower journal.
-        connection.pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(()))?;
-        connection.pragma_update_and_check(None, "journal_size_limit", JOURNAL_MAX_BYTES, |_| Ok(()))?;
-        match durability {
-            Durability::Process => connection.pragma_update(None, "synchronous", "NORMAL")?,
-            Durability::Power => {
-                connection.pragma_update(None, "synchronous", "FULL")?;
-                // On macOS a plain fsync leaves the rows in the drive's cache.
-                connection.pragma_update(None, "fullfsync", true)?;
-            }
-        }
+        let is_new = schema::version(&connection)? == 0;
+        prepare(&connection, is_new, durability)?;
         schema::migrate(&mut connection)?;
         let file = FileId::of(&path).ok_or(Trouble::Gone)?;
         cap(&connection, settings.max_bytes)?;
@@ -128,6 +112,34 @@ fn glance(connection: &Connection) -> Result<(), Trouble> {
         connection.query_row(&oldest, [], |_| Ok(())).optional()?;
     }
     Ok(())
+}
+
+/// A connection to the file, which is made if there is none. Nothing is written yet.
+pub(super) fn connect(path: &Path, lock_wait: Duration) -> Result<Connection, Trouble> {
+    schema::check_library()?;
+    make_file(path).map_err(|error| Trouble::Unusable(error.to_string()))?;
+    let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+    connection.busy_timeout(lock_wait)?;
+    Ok(connection)
+}
+
+/// The journal, its bound, and what a commit is worth.
+pub(super) fn prepare(connection: &Connection, is_new: bool, durability: Durability) -> rusqlite::Result<()> {
+    if is_new {
+        // Has an effect on an empty file only, and only before it becomes WAL.
+        connection.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
+    }
+    // Where a file system cannot do WAL, SQLite stays with its slower journal.
+    connection.pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(()))?;
+    connection.pragma_update_and_check(None, "journal_size_limit", JOURNAL_MAX_BYTES, |_| Ok(()))?;
+    match durability {
+        Durability::Process => connection.pragma_update(None, "synchronous", "NORMAL"),
+        Durability::Power => {
+            connection.pragma_update(None, "synchronous", "FULL")?;
+            // On macOS a plain fsync leaves the rows in the drive's cache.
+            connection.pragma_update(None, "fullfsync", true)
+        }
+    }
 }
 
 /// Holds the file, without its journal, to `max_bytes`.

@@ -17,7 +17,7 @@ use super::{
     schema,
 };
 
-mod statement;
+pub(super) mod statement;
 
 use statement::{Query, read_event, read_failure};
 

@@ -9,7 +9,7 @@ use rusqlite::{Connection, TransactionBehavior, params};
 
 use super::Settings;
 
-const CHUNK_ROWS: i64 = 1000;
+pub(super) const CHUNK_ROWS: i64 = 1000;
 /// Free pages are given back to the file system beyond this many, so many at a time.
 const FREE_PAGES: i64 = 1024;
 
@@ -45,7 +45,7 @@ fn delete_old(connection: &mut Connection, keep_for: Duration, now_ms: u64) -> r
     Ok(deleted)
 }
 
-fn too_big(connection: &Connection, keep_bytes: u64) -> rusqlite::Result<bool> {
+pub(super) fn too_big(connection: &Connection, keep_bytes: u64) -> rusqlite::Result<bool> {
     let used = pragma(connection, "page_count")? - pragma(connection, "freelist_count")?;
     let bytes = used.saturating_mul(pragma(connection, "page_size")?);
     Ok(u64::try_from(bytes).unwrap_or(0) > keep_bytes)
@@ -65,7 +65,7 @@ fn delete_oldest(connection: &mut Connection) -> rusqlite::Result<usize> {
     Ok(deleted)
 }
 
-fn give_back(connection: &Connection) -> rusqlite::Result<Step> {
+pub(super) fn give_back(connection: &Connection) -> rusqlite::Result<Step> {
     if pragma(connection, "freelist_count")? <= FREE_PAGES {
         return Ok(Step::Done);
     }

@@ -14,6 +14,8 @@
 pub mod census;
 pub mod conformance;
 pub mod database;
+pub mod disk;
+pub mod emit;
 pub mod exchange;
 pub mod fixture;
 pub mod gateway;

@@ -8,17 +8,17 @@ use crate::store::row::{EventRecord, FailureRecord};
 const ROWS_MAX: u32 = 100_000;
 
 /// A statement under construction, with the values of its places.
-pub(super) struct Query<'a> {
-    pub(super) sql: String,
-    pub(super) values: Vec<&'a dyn ToSql>,
+pub(in crate::store) struct Query<'a> {
+    pub(in crate::store) sql: String,
+    pub(in crate::store) values: Vec<&'a dyn ToSql>,
 }
 
 impl<'a> Query<'a> {
-    pub(super) fn new(select: &str) -> Self {
+    pub(in crate::store) fn new(select: &str) -> Self {
         Query { sql: format!("{select} WHERE true"), values: Vec::new() }
     }
 
-    pub(super) fn that<T: ToSql>(mut self, condition: &str, value: Option<&'a T>) -> Self {
+    pub(in crate::store) fn that<T: ToSql>(mut self, condition: &str, value: Option<&'a T>) -> Self {
         if let Some(value) = value {
             self.values.push(value);
             self.sql.push_str(&format!(" AND {condition} ?{}", self.values.len()));
@@ -26,7 +26,13 @@ impl<'a> Query<'a> {
         self
     }
 
-    pub(super) fn page(self, after_seq: Option<&'a i64>, limit: Option<u32>) -> Self {
+    pub(in crate::store) fn ending(mut self, sql: &str) -> Self {
+        self.sql.push(' ');
+        self.sql.push_str(sql);
+        self
+    }
+
+    pub(in crate::store) fn page(self, after_seq: Option<&'a i64>, limit: Option<u32>) -> Self {
         let order = if after_seq.is_some() { "rowid" } else { "timestamp DESC, rowid DESC" };
         let mut query = self.that("rowid >", after_seq);
         query.sql.push_str(&format!(" ORDER BY {order} LIMIT {}", limit.unwrap_or(ROWS_MAX).min(ROWS_MAX)));
@@ -34,7 +40,7 @@ impl<'a> Query<'a> {
     }
 }
 
-pub(super) fn read_failure(row: &Row<'_>) -> rusqlite::Result<FailureRecord> {
+pub(in crate::store) fn read_failure(row: &Row<'_>) -> rusqlite::Result<FailureRecord> {
     Ok(FailureRecord {
         seq: row.get("rowid")?,
         id: row.get("id")?,
@@ -54,7 +60,7 @@ pub(super) fn read_failure(row: &Row<'_>) -> rusqlite::Result<FailureRecord> {
     })
 }
 
-pub(super) fn read_event(row: &Row<'_>) -> rusqlite::Result<EventRecord> {
+pub(in crate::store) fn read_event(row: &Row<'_>) -> rusqlite::Result<EventRecord> {
     Ok(EventRecord {
         seq: row.get("rowid")?,
         id: row.get("id")?,

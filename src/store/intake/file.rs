@@ -1,0 +1,256 @@
+//! The file of the intake: its tables, and a group of submissions in one transaction.
+
+use std::time::Duration;
+
+use rusqlite::{Connection, ErrorCode, OptionalExtension as _, Savepoint, Transaction, TransactionBehavior, params};
+
+use super::{Accepted, IntakeSettings, Key, NewEvent, Receipt, Refused, Submission};
+use crate::{
+    id::Id,
+    store::{
+        database::{self, Durability, FileId, Trouble},
+        retention::{self, Step},
+    },
+};
+
+/// "emit", so that no other database is taken for one of these.
+const APPLICATION_ID: i64 = 0x656d_6974;
+const VERSION: i64 = 1;
+/// `seq` is never used again, so that whoever has seen one can go on from there. `epoch`
+/// names this file: a place in another one means nothing here. `timestamp` is when it
+/// happened and `received` when it came, which is what it ages by.
+const TABLES: &str = "
+    CREATE TABLE events (
+        seq          INTEGER PRIMARY KEY AUTOINCREMENT,
+        id           TEXT    NOT NULL UNIQUE,
+        timestamp    INTEGER NOT NULL,
+        category     TEXT    NOT NULL,
+        event_type   TEXT    NOT NULL,
+        service_name TEXT    NOT NULL,
+        metadata     TEXT    NOT NULL CHECK (json_valid(metadata)),
+        received     INTEGER NOT NULL
+    ) STRICT;
+    CREATE INDEX events_timestamp ON events (timestamp);
+    CREATE INDEX events_type ON events (event_type);
+    CREATE INDEX events_service ON events (service_name);
+    CREATE TABLE receipts (
+        key       TEXT    NOT NULL PRIMARY KEY,
+        timestamp INTEGER NOT NULL,
+        digest    TEXT    NOT NULL,
+        events    TEXT    NOT NULL
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX receipts_timestamp ON receipts (timestamp);
+    CREATE TABLE origin (epoch TEXT NOT NULL) STRICT;
+";
+/// Never more than this for each byte that is kept, whatever cannot be deleted.
+const MAX_TIMES_KEPT: u64 = 2;
+const LOCK_WAIT: Duration = Duration::from_secs(2);
+
+pub(super) struct File {
+    connection: Connection,
+    settings: IntakeSettings,
+    id: FileId,
+}
+
+impl File {
+    pub(super) fn open(settings: &IntakeSettings) -> Result<Self, Trouble> {
+        let mut connection = database::connect(&settings.path, LOCK_WAIT)?;
+        let is_new = check(&connection)?;
+        database::prepare(&connection, is_new, Durability::Power)?;
+        if is_new {
+            make_tables(&mut connection)?;
+        }
+        database::cap(&connection, settings.keep_bytes.saturating_mul(MAX_TIMES_KEPT))?;
+        let id = FileId::of(&settings.path).ok_or(Trouble::Gone)?;
+        Ok(File { connection, settings: settings.clone(), id })
+    }
+
+    /// Writes what can be taken of a group, all with one flush. An error is of all of
+    /// them: then nothing was written.
+    pub(super) fn commit<'a>(
+        &mut self,
+        group: impl IntoIterator<Item = &'a Submission>,
+        now_ms: i64,
+    ) -> Result<Vec<Result<Receipt, Refused>>, Trouble> {
+        let mut transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let mut outcomes = Vec::new();
+        for submission in group {
+            outcomes.push(take(&mut transaction, submission, now_ms)?);
+        }
+        transaction.commit()?;
+        // Asked after the fact: what went into a file that nobody can find any more is lost.
+        match FileId::of(&self.settings.path) {
+            Some(id) if id == self.id => Ok(outcomes),
+            _ => Err(Trouble::Gone),
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn connection(&self) -> &Connection {
+        &self.connection
+    }
+
+    /// One short step of what age and size ask for.
+    pub(super) fn tidy(&mut self, now_ms: i64) -> Result<Step, Trouble> {
+        let keep_ms = i64::try_from(self.settings.keep_for.as_millis()).unwrap_or(i64::MAX);
+        let before_ms = now_ms.saturating_sub(keep_ms);
+        let chunk = retention::CHUNK_ROWS;
+        let deletion = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let mut deleted = deletion.execute(
+            "DELETE FROM events WHERE seq IN
+                 (SELECT seq FROM events ORDER BY seq LIMIT ?2) AND received < ?1",
+            params![before_ms, chunk],
+        )?;
+        deleted += deletion.execute(
+            "DELETE FROM receipts WHERE key IN
+                 (SELECT key FROM receipts WHERE timestamp < ?1 ORDER BY timestamp LIMIT ?2)",
+            params![before_ms, chunk],
+        )?;
+        if deleted == 0 && retention::too_big(&deletion, self.settings.keep_bytes)? {
+            for sql in [
+                "DELETE FROM events WHERE seq IN (SELECT seq FROM events ORDER BY seq LIMIT ?1)",
+                "DELETE FROM receipts WHERE key IN (SELECT key FROM receipts ORDER BY timestamp LIMIT ?1)",
+            ] {
+                deleted += deletion.execute(sql, [chunk])?;
+            }
+        }
+        deletion.commit()?;
+        if deleted > 0 {
+            return Ok(Step::More);
+        }
+        Ok(retention::give_back(&self.connection)?)
+    }
+}
+
+/// Whether the file is an empty one; an error if it is of somebody else.
+fn check(connection: &Connection) -> Result<bool, Trouble> {
+    let pragma = |name: &str| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
+    match (pragma("application_id")?, pragma("user_version")?) {
+        (0, 0) if pragma("schema_version")? == 0 => Ok(true),
+        (APPLICATION_ID, VERSION) => Ok(false),
+        (APPLICATION_ID, found) => Err(Trouble::Newer { found }),
+        _ => Err(Trouble::Unusable("it holds something else than events of an emit server".to_owned())),
+    }
+}
+
+fn make_tables(connection: &mut Connection) -> Result<(), Trouble> {
+    let steps = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    // Asked again inside: another process may have been faster.
+    if check(&steps)? {
+        steps.execute_batch(TABLES)?;
+        steps.execute("INSERT INTO origin VALUES (?1)", [Id::now().as_str()])?;
+        steps.pragma_update(None, "application_id", APPLICATION_ID)?;
+        steps.pragma_update(None, "user_version", VERSION)?;
+    }
+    Ok(steps.commit()?)
+}
+
+/// One submission, wholly or not at all, whatever becomes of the others.
+fn take(
+    transaction: &mut Transaction<'_>,
+    submission: &Submission,
+    now_ms: i64,
+) -> rusqlite::Result<Result<Receipt, Refused>> {
+    let savepoint = transaction.savepoint()?;
+    match insert(&savepoint, submission, now_ms) {
+        Ok(Ok(receipt)) => savepoint.commit().map(|()| Ok(receipt)),
+        // Dropped, the savepoint takes back what was inserted before.
+        Ok(Err(refused)) => Ok(Err(refused)),
+        Err(error) if error.sqlite_error_code() == Some(ErrorCode::ConstraintViolation) => {
+            Ok(Err(Refused::Unfit(error.to_string())))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+fn insert(
+    savepoint: &Savepoint<'_>,
+    submission: &Submission,
+    now_ms: i64,
+) -> rusqlite::Result<Result<Receipt, Refused>> {
+    if let Some(key) = &submission.key
+        && let Some(earlier) = earlier(savepoint, key)?
+    {
+        return Ok(earlier);
+    }
+    let mut events = Vec::with_capacity(submission.events.len());
+    let mut is_repeat = true;
+    for (index, event) in submission.events.iter().enumerate() {
+        match one(savepoint, event, now_ms)? {
+            One::New(accepted) => {
+                is_repeat = false;
+                events.push(accepted);
+            }
+            One::Known(accepted) => events.push(accepted),
+            One::Other(id) => return Ok(Err(Refused::OtherEvent { index, id })),
+        }
+    }
+    if let Some(key) = &submission.key {
+        let text = serde_json::to_string(&events).unwrap_or_default();
+        savepoint
+            .prepare_cached("INSERT INTO receipts (key, timestamp, digest, events) VALUES (?1, ?2, ?3, ?4)")?
+            .execute(params![key.text, now_ms, key.digest, text])?;
+    }
+    Ok(Ok(Receipt { events, is_repeat }))
+}
+
+/// What was answered to the same key before.
+fn earlier(savepoint: &Savepoint<'_>, key: &Key) -> rusqlite::Result<Option<Result<Receipt, Refused>>> {
+    let found: Option<(String, String)> = savepoint
+        .prepare_cached("SELECT digest, events FROM receipts WHERE key = ?1")?
+        .query_row([&key.text], |row| Ok((row.get(0)?, row.get(1)?)))
+        .optional()?;
+    Ok(found.map(|(digest, events)| {
+        if digest != key.digest {
+            return Err(Refused::OtherSubmission);
+        }
+        match serde_json::from_str(&events) {
+            Ok(events) => Ok(Receipt { events, is_repeat: true }),
+            Err(error) => Err(Refused::Unfit(format!("its receipt cannot be read: {error}"))),
+        }
+    }))
+}
+
+enum One {
+    New(Accepted),
+    /// The same is there already.
+    Known(Accepted),
+    /// Another one is there under the same id.
+    Other(String),
+}
+
+fn one(savepoint: &Savepoint<'_>, event: &NewEvent, now_ms: i64) -> rusqlite::Result<One> {
+    let id = event.id.clone().unwrap_or_else(|| Id::now().to_string());
+    let timestamp_ms = event.timestamp_ms.unwrap_or(now_ms);
+    let inserted = savepoint
+        .prepare_cached(
+            "INSERT INTO events (id, timestamp, category, event_type, service_name, metadata, received)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT (id) DO NOTHING",
+        )?
+        .execute(params![
+            id,
+            timestamp_ms,
+            event.category,
+            event.event_type,
+            event.service_name,
+            event.metadata,
+            now_ms
+        ])?;
+    if inserted == 1 {
+        return Ok(One::New(Accepted { id, timestamp_ms }));
+    }
+    let known: Option<i64> = savepoint
+        .prepare_cached(
+            "SELECT timestamp FROM events WHERE id = ?1 AND category = ?2 AND event_type = ?3
+                 AND service_name = ?4 AND metadata = ?5",
+        )?
+        .query_row(params![id, event.category, event.event_type, event.service_name, event.metadata], |row| row.get(0))
+        .optional()?;
+    // A time that its writer left out is the one that it got first.
+    Ok(match known {
+        Some(known) if event.timestamp_ms.is_none_or(|wanted| wanted == known) => {
+            One::Known(Accepted { id, timestamp_ms: known })
+        }
+        _ => One::Other(id),
+    })
+}

@@ -1,0 +1,118 @@
+//! Reading what was taken in, while it is being written or not.
+
+use std::{path::PathBuf, time::Duration};
+
+use rusqlite::{Connection, OpenFlags};
+
+use crate::store::{
+    ReadError,
+    query::statement::{Query, read_event},
+    row::EventRecord,
+};
+
+const LOCK_WAIT: Duration = Duration::from_secs(2);
+
+/// Opens the file anew for each question, so that it notices when the file was replaced.
+#[derive(Clone, Debug)]
+pub struct IntakeReader {
+    path: PathBuf,
+}
+
+/// Which events. Times are Unix milliseconds, `since` inclusive, `until` exclusive.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct IntakeFilter {
+    pub event_type: Option<String>,
+    pub category: Option<String>,
+    pub service_name: Option<String>,
+    pub since_ms: Option<i64>,
+    pub until_ms: Option<i64>,
+}
+
+/// Events in the order in which they were taken in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Page {
+    /// Names the file: a place is one of a file.
+    pub epoch: String,
+    pub events: Vec<EventRecord>,
+    /// All that was asked for is found up to here.
+    pub seq: i64,
+    /// There are more after that.
+    pub has_more: bool,
+}
+
+impl IntakeReader {
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        IntakeReader { path: path.into() }
+    }
+
+    /// The newest events.
+    pub fn newest(&self, filter: &IntakeFilter, limit: u32) -> Result<Page, ReadError> {
+        self.ask(|connection| {
+            let (epoch, seq) = place(connection)?;
+            let query = select(filter);
+            let query = query.that("seq <=", Some(&seq)).ending(&format!("ORDER BY seq DESC LIMIT {limit}"));
+            let mut events = rows(connection, &query)?;
+            events.reverse();
+            Ok(Page { epoch, events, seq, has_more: false })
+        })
+    }
+
+    /// The events after a place, `from` being the epoch and seq of it. In a file that is
+    /// another one, all of them.
+    pub fn after(&self, filter: &IntakeFilter, from: (&str, i64), limit: u32) -> Result<Page, ReadError> {
+        self.ask(|connection| {
+            let (epoch, last) = place(connection)?;
+            let from = if from.0 == epoch { from.1 } else { 0 };
+            let query = select(filter);
+            let query = query.that("seq >", Some(&from)).that("seq <=", Some(&last));
+            let query = query.ending(&format!("ORDER BY seq LIMIT {limit}"));
+            let events = rows(connection, &query)?;
+            let is_full = u32::try_from(events.len()).is_ok_and(|found| found >= limit);
+            // What the filter leaves out need not be looked at again.
+            let seq = match events.last() {
+                Some(event) if is_full => event.seq,
+                _ => last.max(from),
+            };
+            Ok(Page { epoch, has_more: is_full && seq < last, events, seq })
+        })
+    }
+
+    /// Where the next event will come after.
+    pub fn end(&self) -> Result<(String, i64), ReadError> {
+        self.ask(place)
+    }
+
+    fn ask<T>(&self, question: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, ReadError> {
+        if !self.path.exists() {
+            return Err(ReadError::NoDatabase(self.path.clone()));
+        }
+        let answer = || {
+            let connection = Connection::open_with_flags(&self.path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+            connection.busy_timeout(LOCK_WAIT)?;
+            // All that one question reads is of one moment.
+            connection.execute_batch("BEGIN")?;
+            question(&connection)
+        };
+        answer().map_err(|error| ReadError::Unreadable { path: self.path.clone(), reason: error.to_string() })
+    }
+}
+
+fn place(connection: &Connection) -> rusqlite::Result<(String, i64)> {
+    let sql = "SELECT epoch, (SELECT coalesce(max(seq), 0) FROM events) FROM origin";
+    connection.query_row(sql, [], |row| Ok((row.get(0)?, row.get(1)?)))
+}
+
+fn select(filter: &IntakeFilter) -> Query<'_> {
+    Query::new("SELECT seq AS rowid, id, timestamp, category, event_type, service_name, metadata FROM events")
+        .that("event_type =", filter.event_type.as_ref())
+        .that("category =", filter.category.as_ref())
+        .that("service_name =", filter.service_name.as_ref())
+        .that("timestamp >=", filter.since_ms.as_ref())
+        .that("timestamp <", filter.until_ms.as_ref())
+}
+
+fn rows(connection: &Connection, query: &Query<'_>) -> rusqlite::Result<Vec<EventRecord>> {
+    let mut statement = connection.prepare(&query.sql)?;
+    let rows = statement.query_map(query.values.as_slice(), read_event)?;
+    rows.collect()
+}

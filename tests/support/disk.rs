@@ -1,0 +1,43 @@
+//! A small disk of its own, unmounted at the end.
+
+use std::{
+    path::Path,
+    process::{Command, Stdio},
+};
+
+pub struct Disk(tempfile::TempDir);
+
+impl Disk {
+    /// `None` where it cannot be had.
+    pub fn of(options: &str) -> Option<Disk> {
+        let folder = tempfile::tempdir().expect("folder");
+        let mounted = cfg!(target_os = "linux")
+            && Command::new("mount")
+                .args(["-t", "tmpfs", "-o", options, "tmpfs"])
+                .arg(folder.path())
+                .stderr(Stdio::null())
+                .status()
+                .is_ok_and(|status| status.success());
+        if !mounted {
+            eprintln!("skipped: mounting a disk takes root on Linux");
+        }
+        mounted.then_some(Disk(folder))
+    }
+
+    pub fn path(&self) -> &Path {
+        self.0.path()
+    }
+
+    pub fn remount(&self, options: &str) {
+        let options = format!("remount,{options}");
+        let status = Command::new("mount").args(["-o", &options]).arg(self.0.path()).status().expect("mount");
+        assert!(status.success());
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        // Lazily, as the test's own handles may still be open when it fails.
+        let _ = Command::new("umount").arg("-l").arg(self.0.path()).status();
+    }
+}
