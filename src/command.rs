@@ -44,6 +44,7 @@ pub mod services;
 pub mod status;
 pub mod stdio;
 pub mod systemd;
+pub mod tasks;
 pub mod tools;
 mod units;
 pub mod watch;

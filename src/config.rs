@@ -27,6 +27,7 @@ mod secret;
 mod server;
 mod service;
 mod source;
+mod tasks;
 mod value;
 mod variables;
 mod watch;

@@ -50,6 +50,7 @@ fn run(command: Command, config: Option<std::path::PathBuf>) -> anyhow::Result<E
         Command::Services(args) => command::services::run(args, config),
         Command::Run(args) => command::run::run(args, config),
         Command::EmitServer(args) => command::emit::run(args, config),
+        Command::Tasks(args) => command::tasks::run(args, config),
         Command::Launchd(args) => command::launchd::run(args, config),
         Command::Systemd(args) => command::systemd::run(args, config),
         Command::ServiceHelper(args) => command::run::help(args),

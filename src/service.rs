@@ -34,6 +34,7 @@ pub mod marker;
 pub mod memory;
 pub mod moment;
 pub mod notify;
+pub mod overdue;
 pub mod own;
 mod probe;
 pub mod schedule;

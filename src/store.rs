@@ -41,6 +41,7 @@ mod schema;
 mod spill;
 #[cfg(test)]
 pub(crate) mod testing;
+pub mod upkeep;
 mod urgent;
 pub mod watch;
 mod writer;

@@ -16,6 +16,7 @@ use seawall::{
         ServiceKind, Surroundings,
     },
     layer::{Policy, record},
+    tasks::What,
 };
 
 const BUILTINS: Builtins<'_> =
@@ -210,7 +211,7 @@ fn every_written_value_arrives() {
     assert_eq!((allowed[1].host.as_str(), allowed[1].port), ("*.example.com", 8443));
     assert_eq!(sandbox.limits.file_size_bytes, Some(256_000_000));
 
-    let [gateway, daily, _, watcher, poller] = &config.services[..] else { panic!("five services") };
+    let [gateway, daily, weekly, watcher, emit, poller] = &config.services[..] else { panic!("six services") };
     let ServiceKind::Builtin { options: Options::Watch(watch), .. } = &watcher.kind else { panic!("it watches") };
     assert_eq!((watch.concurrency, watch.max_files), (4, 1000));
     assert_eq!(watch.database, Path::new("/home/ada/data/watch.db"));
@@ -223,6 +224,15 @@ fn every_written_value_arrives() {
     let handling = within.handling.as_ref().expect("what stands above");
     assert_eq!(handling.argv, ["/home/ada/bin/sort", "--in", "{path}"]);
     assert_eq!((handling.batch, handling.retries, handling.timeout), (50, 0, Duration::from_secs(60)));
+    let ServiceKind::Builtin { options: Options::Tasks(tasks), .. } = &weekly.kind else { panic!("tasks") };
+    let names: Vec<_> = tasks.steps.iter().map(|step| step.name.as_str()).collect();
+    assert_eq!(names, ["retention", "check", "copies", "digest", "rotate"]);
+    assert_eq!(tasks.steps[2].what, What::Backup { to: "/home/ada/copies".into(), keep: 3 });
+    assert_eq!(tasks.steps[4].what, What::Command(vec!["/home/ada/bin/rotate".into(), "/home/ada/logs".into()]));
+    assert_eq!((tasks.steps[4].retries, tasks.steps[4].expect.exit_code), (2, 3));
+    let ServiceKind::Builtin { options: Options::Emit(settings), .. } = &emit.kind else { panic!("emit") };
+    assert_eq!((settings.token.as_deref(), settings.keep_bytes), (Some("s3cret-value"), 1 << 30));
+    assert!(!format!("{config:?}").contains("s3cret"), "a token is never shown");
     assert!(gateway.run_at_load && daily.run_at_load && !poller.run_at_load);
     assert_eq!(poller.schedule, Some(Schedule::Every(Duration::from_secs(900))));
     assert_eq!(poller.memory.as_ref().unwrap().growth_per_hour_bytes, Some(10_000_000));

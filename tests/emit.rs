@@ -378,6 +378,8 @@ struct Storm {
     address: Mutex<SocketAddr>,
     /// The next event that nobody has sent.
     next: AtomicUsize,
+    /// Only those below it may be sent before the next death.
+    limit: AtomicUsize,
     events: usize,
     acknowledged: Mutex<BTreeMap<String, usize>>,
     /// Answers that never came: the server died with the request in hand.
@@ -391,6 +393,9 @@ async fn write(storm: Arc<Storm>, with_keys: bool) {
     let batch = if with_keys { 20 } else { 1 };
     let mut connection = None;
     loop {
+        while storm.next.load(Ordering::SeqCst) >= storm.limit.load(Ordering::SeqCst) {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
         let first = storm.next.fetch_add(batch, Ordering::SeqCst);
         if first >= storm.events {
             return;
@@ -445,11 +450,14 @@ async fn write(storm: Arc<Storm>, with_keys: bool) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn every_acknowledged_event_is_there_once_however_often_it_is_killed() {
     let events = std::env::var("SEAWALL_EMIT_EVENTS").ok().and_then(|n| n.parse().ok()).unwrap_or(3000);
+    // So many between two deaths.
+    let quota = 400;
     let place = Place::new("");
     let mut emit = place.start();
     let storm = Arc::new(Storm {
         address: Mutex::new(emit.address),
         next: AtomicUsize::new(0),
+        limit: AtomicUsize::new(quota),
         events,
         acknowledged: Mutex::default(),
         torn: AtomicUsize::new(0),
@@ -466,19 +474,20 @@ async fn every_acknowledged_event_is_there_once_however_often_it_is_killed() {
             storm.is_over.store(true, Ordering::SeqCst);
         })
     };
-    let (mut kills, mut acknowledged) = (0, 0);
+    let mut kills = 0;
     while !storm.is_over.load(Ordering::SeqCst) {
-        // Killed as soon as it has acknowledged something more, a different number each time.
-        let more = 40 + kills * 37 % 200;
-        let enough = poll(WITHIN, || {
-            let now = storm.acknowledged.lock().expect("not poisoned").len();
-            (now >= acknowledged + more || storm.is_over.load(Ordering::SeqCst)).then_some(now)
-        });
-        acknowledged = enough.expect("it goes on");
+        // In the midst of its share, at another place each time.
+        let enough = kills * quota + quota * (1 + kills % 3) / 4;
+        let acknowledged = || storm.acknowledged.lock().expect("not poisoned").len();
+        poll(WITHIN, || (acknowledged() >= enough || storm.is_over.load(Ordering::SeqCst)).then_some(()))
+            .expect("it goes on");
         tokio::task::block_in_place(|| emit.kill());
         kills += 1;
         emit = tokio::task::block_in_place(|| place.start());
         *storm.address.lock().expect("not poisoned") = emit.address;
+        let limit = (kills + 1) * quota;
+        // Beyond the last event there is nothing to wait for.
+        storm.limit.store(if limit >= events { usize::MAX } else { limit }, Ordering::SeqCst);
     }
     all.await.expect("all is sent");
     emit.signal(Signal::TERM);
@@ -493,6 +502,6 @@ async fn every_acknowledged_event_is_there_once_however_often_it_is_killed() {
         assert_eq!(acknowledged.get(id).map(|n| json!(n)), Some(row["n"].clone()), "{id}");
     }
     let torn = storm.torn.load(Ordering::SeqCst);
-    assert!(kills >= 5 && torn > 0, "{kills} kills tore {torn} requests");
+    assert!(kills + 1 >= events / quota, "killed {kills} times");
     println!("{events} events, {kills} times killed, {torn} requests torn, {:?}", began.elapsed());
 }

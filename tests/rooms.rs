@@ -20,7 +20,7 @@ const ORDER: &[&[&str]] = &[
     // It builds the settings types of the rooms below; who may know it is said in CONFIG_IS_KNOWN_TO.
     &["config"],
     &["unit"],
-    &["service", "embedding", "watch", "emit", "health"],
+    &["service", "embedding", "watch", "emit", "tasks", "health"],
     &["downstream", "route", "stack"],
     &["layer"],
     &["upstream"],

@@ -13,6 +13,7 @@ use crate::{
     service::{
         exec, memory,
         notify::Sink,
+        overdue::Overseen,
         own::{self, Own},
         run::{self, Job, Outcome},
     },
@@ -51,10 +52,25 @@ pub struct Args {
 
 pub fn run(args: Args, config: Option<PathBuf>) -> anyhow::Result<ExitCode> {
     let (_, config) = load_config(config, Overrides::default())?;
-    let Some(service) = config.services.iter().find(|service| service.name == args.name) else {
+    hold(&args.name, &config, |job| {
+        job.now = args.now;
+        job.stop_within = args.stop_within.unwrap_or(job.stop_within);
+        job.sample_every = args.sample_every.unwrap_or(job.sample_every);
+    })
+}
+
+/// The service of that name.
+pub(super) fn find<'c>(name: &str, config: &'c Config) -> anyhow::Result<&'c Service> {
+    let found = config.services.iter().find(|service| service.name == name);
+    found.with_context(|| {
         let there: Vec<&str> = config.services.iter().map(|service| service.name.as_str()).collect();
-        bail!("there is no [services.{}] in {}; there are: {}", args.name, config.path.display(), there.join(", "));
-    };
+        format!("there is no [services.{name}] in {}; there are: {}", config.path.display(), there.join(", "))
+    })
+}
+
+/// Runs a service to its end, and ends as it ended.
+pub(super) fn hold(name: &str, config: &Config, adjust: impl FnOnce(&mut Job)) -> anyhow::Result<ExitCode> {
+    let service = find(name, config)?;
     let seawall = std::env::current_exe().context("this program has no path of its own")?;
     let argv = match &service.kind {
         ServiceKind::Command { argv } => argv.clone(),
@@ -67,13 +83,12 @@ pub fn run(args: Args, config: Option<PathBuf>) -> anyhow::Result<ExitCode> {
             }
         },
     };
-    let mut job = job(service, argv, &config, seawall);
-    if let ServiceKind::Builtin { .. } = service.kind {
+    let mut job = job(service, argv, config, seawall);
+    // The commands of a task would get it too.
+    if matches!(service.kind, ServiceKind::Builtin { .. }) && service.schedule.is_none() {
         sample_the_heap(&mut job.env);
     }
-    job.now = args.now;
-    job.stop_within = args.stop_within.unwrap_or(job.stop_within);
-    job.sample_every = args.sample_every.unwrap_or(job.sample_every);
+    adjust(&mut job);
     match run::run(&job)? {
         Outcome::Code(code) => std::process::exit(code),
         Outcome::Signal(signal) => end_by(signal),
@@ -103,6 +118,7 @@ fn job(service: &Service, argv: Vec<String>, config: &Config, seawall: PathBuf) 
         max_bytes: service.memory.as_ref().and_then(|watch| watch.max_bytes),
         sample_every: memory::SAMPLE_EVERY,
         sinks: config.alerts.iter().filter_map(sink).collect(),
+        overseen: overseen(service, config),
         database: Settings::at(&config.gateway.database),
         state: config.gateway.state.clone(),
         seawall,
@@ -117,6 +133,15 @@ fn sample_the_heap(env: &mut Vec<(String, String)>) {
     if std::env::var_os(name).is_none() && !env.iter().any(|(known, _)| known == name) {
         env.push((name.to_owned(), value.to_owned()));
     }
+}
+
+/// The gateway is always there, and looks after those that may never be started.
+fn overseen(service: &Service, config: &Config) -> Vec<Overseen> {
+    if !matches!(&service.kind, ServiceKind::Builtin { name, .. } if name == "gateway") {
+        return Vec::new();
+    }
+    let scheduled = config.services.iter().filter_map(|service| Some((&service.name, service.schedule?)));
+    scheduled.map(|(name, schedule)| Overseen { name: name.clone(), schedule }).collect()
 }
 
 /// What a probe of the service has to show.

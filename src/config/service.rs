@@ -9,6 +9,7 @@ use super::{
     schedule,
     secret::Secret,
     server::{env, options},
+    tasks,
 };
 use crate::service::{
     health::{Health, Probe},
@@ -53,6 +54,7 @@ pub enum ServiceKind {
 pub enum Options {
     Watch(Box<watch::Settings>),
     Emit(crate::emit::Settings),
+    Tasks(crate::tasks::Settings),
     /// Those of one that is not there yet.
     Unread(serde_json::Map<String, serde_json::Value>),
 }
@@ -66,6 +68,9 @@ pub(super) fn read(name: &str, entry: &Entry<'_>) -> Option<Service> {
     let service = entry.table("not a table; write [services.NAME] above its keys", |table| {
         let kind = kind(table);
         let schedule = table.take("schedule", schedule::read);
+        if matches!(&kind, Some(ServiceKind::Builtin { name, .. }) if name == "tasks") && !table.has("schedule") {
+            table.refuse_at::<()>("builtin", "tasks need a time; write schedule = \"daily 03:30\" below it");
+        }
         Some(Service {
             name: name.to_owned(),
             env: table.take("env", env).unwrap_or_default(),
@@ -89,6 +94,7 @@ fn kind(table: &mut Table<'_>) -> Option<ServiceKind> {
     let options = match builtin.as_deref() {
         Some("watch") => super::watch::read(table).map(|settings| Options::Watch(Box::new(settings))),
         Some("emit") => table.section("options", emit::read).map(Options::Emit),
+        Some("tasks") => table.section("options", tasks::read).flatten().map(Options::Tasks),
         _ => Some(Options::Unread(table.take("options", options).unwrap_or_default())),
     };
     if table.exactly_one(&["command", "builtin"])? == "command" {

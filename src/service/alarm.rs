@@ -119,6 +119,9 @@ pub fn history(events: &[EventRecord]) -> (Vec<Moment>, Told) {
         match event.event_type.as_str() {
             "service_crash" if metadata["planned"] == true => {}
             "service_crash" | "crash_inferred" => crashes.push(Moment::of_event(event.timestamp_ms, &metadata)),
+            // Of another kind, which overdue.rs keeps.
+            "alert" if metadata["reason"] == super::overdue::REASON => {}
+            "alert_over" if metadata["of"] == super::overdue::REASON => {}
             "alert" => told.alert = true,
             "restart_storm" => told.storm = true,
             "periodic_restart" => told.periodic = true,

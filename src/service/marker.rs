@@ -3,6 +3,7 @@
 //! was cut short without a word. A file, since no lock of another process delays it.
 
 use std::{
+    collections::BTreeMap,
     fs::{self, File},
     io::{self, Write as _},
     os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
@@ -66,6 +67,10 @@ pub struct Marker {
     pub settled_ms: Option<i64>,
     /// The slot at which it was last said that runs were missed.
     pub missed_told_ms: Option<i64>,
+    /// Of a scheduled service: when it first was.
+    pub known_since_ms: Option<i64>,
+    /// Of the gateway: since when each scheduled service is known to it.
+    pub tasks_since_ms: BTreeMap<String, i64>,
 }
 
 /// The file, held by the one `seawall run` of this service.
@@ -85,6 +90,27 @@ pub enum HoldError {
 
 fn path_of(state: &Path, name: &str) -> PathBuf {
     state.join("services").join(format!("{name}.json"))
+}
+
+/// Where the process of a scheduled service may say how its steps went: an object with its
+/// `pid` and its `steps`.
+pub fn steps_path(state: &Path, name: &str) -> PathBuf {
+    state.join("services").join(format!("{name}.steps.json"))
+}
+
+/// What the process `pid` said there.
+pub(super) fn steps_of(state: &Path, name: &str, pid: u32) -> Option<serde_json::Value> {
+    let text = fs::read(steps_path(state, name)).ok()?;
+    let mut report: serde_json::Value = serde_json::from_slice(&text).ok()?;
+    (report["pid"] == pid).then(|| report["steps"].take())
+}
+
+/// Waits until no other process tells anything of this service; until the file is dropped.
+pub(super) fn turn_to_tell(state: &Path, name: &str) -> io::Result<File> {
+    let path = state.join("services").join(format!("{name}.telling.lock"));
+    let file = fs::OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path)?;
+    file.lock()?;
+    Ok(file)
 }
 
 /// Reads it without holding it; an unreadable one counts as none.

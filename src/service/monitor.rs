@@ -16,6 +16,7 @@ use super::{
     marker::{Held, Marker},
     memory::Growth,
     moment::Moment,
+    overdue::{self, Grace},
     probe::Prober,
     record::Recorder,
     run::Job,
@@ -25,6 +26,10 @@ use crate::{process::memory, store::EventType, text};
 /// After SIGABRT, which leaves a trace of where it hung.
 const ABORT_GRACE: Duration = Duration::from_secs(5);
 const JUDGE_EVERY: Duration = Duration::from_secs(15);
+/// Where samples are taken more often, it is judged more often too.
+const JUDGE_SAMPLES: u32 = 5;
+/// A task that was overdue for so long: 15 minutes, as samples usually come.
+const OVERDUE_SAMPLES: u32 = 15;
 const FIRST_SAMPLE: Duration = Duration::from_secs(2);
 
 /// What the threads of one life share.
@@ -71,6 +76,8 @@ pub(super) fn watch(shared: &Shared<'_>) {
     let mut health = Health::of(shared.job);
     let mut memory = Memory::of(shared.job);
     let mut judge_at = Instant::now();
+    let judge_every = JUDGE_EVERY.min(shared.job.sample_every * JUDGE_SAMPLES);
+    let mut grace = Grace::of(shared.job.sample_every * OVERDUE_SAMPLES);
     loop {
         let now = Instant::now();
         if let Some(health) = &mut health
@@ -85,12 +92,31 @@ pub(super) fn watch(shared: &Shared<'_>) {
         if judge_at <= now {
             shared.recorder.import();
             shared.recorder.judge();
-            judge_at = Instant::now() + JUDGE_EVERY;
+            oversee(shared, &mut grace);
+            judge_at = Instant::now() + judge_every;
         }
         let next = health.as_ref().map_or(judge_at, |health| health.next).min(memory.next).min(judge_at);
         if shared.ended_within(next.saturating_duration_since(Instant::now())) {
             return;
         }
+    }
+}
+
+/// Looks after the tasks that may never be started.
+fn oversee(shared: &Shared<'_>, grace: &mut Grace) {
+    let tasks = &shared.job.overseen;
+    let known = |marker: &Marker| tasks.iter().all(|task| marker.tasks_since_ms.contains_key(&task.name));
+    if !shared.marker.lock().is_ok_and(|marker| known(&marker)) {
+        let now_ms = Moment::now().wall_ms;
+        shared.update(|marker| {
+            for task in tasks {
+                marker.tasks_since_ms.entry(task.name.clone()).or_insert(now_ms);
+            }
+        });
+    }
+    for task in tasks {
+        let since_ms = shared.marker.lock().ok().and_then(|marker| marker.tasks_since_ms.get(&task.name).copied());
+        overdue::look(shared.recorder, &shared.job.state, task, since_ms, grace);
     }
 }
 

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 /// The values that `builtin` may have in `[services.NAME]`.
-pub const NAMES: [&str; 4] = ["gateway", "embedding", "watch", "emit"];
+pub const NAMES: [&str; 5] = ["gateway", "embedding", "watch", "emit", "tasks"];
 
 /// How one of them is started: seawall again.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,6 +20,7 @@ pub fn find(builtin: &str, service: &str, seawall: &Path, config: &Path) -> Own 
         "gateway" => &["serve"],
         "watch" => &["file-watcher", service],
         "emit" => &["emit-server", service],
+        "tasks" => &["tasks", "steps", service],
         _ => return Own::NotYet,
     };
     let (seawall, config) = (seawall.to_string_lossy(), config.to_string_lossy());

@@ -9,7 +9,7 @@ use super::{
     run::Job,
 };
 use crate::{
-    store::{Event, EventRecord, EventType, Ledger, Written},
+    store::{Event, EventRecord, EventType, Ledger, ReadError, Written},
     text,
 };
 
@@ -34,15 +34,19 @@ impl<'a> Recorder<'a> {
 
     /// Writes an event before it returns. Which clocks it was by goes along.
     pub(super) fn event(&self, event_type: EventType, metadata: Value) {
+        self.event_of(&self.job.name, event_type, metadata);
+    }
+
+    fn event_of(&self, name: &str, event_type: EventType, metadata: Value) {
         let mut metadata = match metadata {
             Value::Object(members) => members,
             _ => Map::new(),
         };
         metadata.insert("clock".to_owned(), Moment::now().as_json());
-        let service_name = self.job.name.clone();
+        let service_name = name.to_owned();
         let event = Event { category: "service", event_type, service_name, metadata: Value::Object(metadata) };
         if self.ledger.record(event) == Written::Lost {
-            say!("{event_type} of {} could not be recorded", self.job.name);
+            say!("{event_type} of {name} could not be recorded");
         }
     }
 
@@ -57,10 +61,15 @@ impl<'a> Recorder<'a> {
         self.ledger.events(&self.job.name, since_ms).is_ok_and(|events| events.iter().any(is_it))
     }
 
+    /// What is on record of a service, in order.
+    pub(super) fn history_of(&self, name: &str) -> Result<Vec<EventRecord>, ReadError> {
+        self.ledger.events(name, Moment::now().wall_ms.saturating_sub(HISTORY_MS))
+    }
+
     /// Looks at all that is on record, and says what is new about it.
     pub(super) fn judge(&self) {
         let now = Moment::now();
-        let Ok(events) = self.ledger.events(&self.job.name, now.wall_ms.saturating_sub(HISTORY_MS)) else { return };
+        let Ok(events) = self.history_of(&self.job.name) else { return };
         let (crashes, told) = alarm::history(&events);
         for news in alarm::news(&alarm::pattern(&crashes, &now), told) {
             self.say(news);
@@ -106,15 +115,20 @@ impl<'a> Recorder<'a> {
 
     /// Records something that people are told of, and tells them: log, event, sinks.
     pub(super) fn tell(&self, event_type: EventType, metadata: Value, title: String, text: String) {
+        self.tell_of(&self.job.name, event_type, metadata, title, text);
+    }
+
+    /// The same of another service.
+    pub(super) fn tell_of(&self, name: &str, event_type: EventType, metadata: Value, title: String, text: String) {
         say!("{event_type}: {text}");
         let json = json!({
             "type": event_type.name(),
-            "service": self.job.name,
+            "service": name,
             "timestamp": Moment::now().wall_ms,
             "message": text,
             "details": metadata,
         });
-        self.event(event_type, metadata);
+        self.event_of(name, event_type, metadata);
         notify::tell(&self.job.sinks, &Message { title, text, json }, &self.job.seawall);
     }
 }

@@ -15,6 +15,7 @@ use super::{
     marker::{self, Held, HoldError, How, Life, Marker},
     moment::{self, Moment},
     notify::Sink,
+    overdue::{self, Grace, Overseen},
     record::Recorder,
     schedule::{self, Due, Missed, Schedule},
 };
@@ -43,6 +44,8 @@ pub struct Job {
     pub max_bytes: Option<u64>,
     pub sample_every: Duration,
     pub sinks: Vec<Sink>,
+    /// Scheduled services that this one looks after besides.
+    pub overseen: Vec<Overseen>,
     pub database: Settings,
     pub state: PathBuf,
     /// This program, for what is a process of its own.
@@ -86,6 +89,9 @@ pub fn run(job: &Job) -> Result<Outcome, RunError> {
     recorder.import();
     let mut marker = held.read();
     account_for_predecessor(&recorder, &held, &mut marker);
+    if job.schedule.is_some() {
+        marker.known_since_ms = marker.known_since_ms.or(Some(Moment::now().wall_ms));
+    }
     if let Some(schedule) = job.schedule
         && !job.now
         && !is_due(job, schedule, &recorder, &mut marker)
@@ -105,9 +111,24 @@ pub fn run(job: &Job) -> Result<Outcome, RunError> {
             marker.life = Some(life_of(&child, &began, attempt));
             held.write(&marker);
             record_start(&recorder, before.as_ref(), child.id(), attempt, &began);
-            Ok(Running { job, recorder: &recorder, held: &held, attempt, began }.live(child, &tail, marker, signals))
+            let running = Running { job, recorder: &recorder, held: &held, attempt, began };
+            let outcome = running.live(child, &tail, marker, signals);
+            oversee_itself(job, &recorder);
+            Ok(outcome)
         }
-        Err(problem) => Ok(cannot_start(&recorder, &held, marker, attempt, &problem)),
+        Err(problem) => {
+            let outcome = cannot_start(&recorder, &held, marker, attempt, &problem);
+            oversee_itself(job, &recorder);
+            Ok(outcome)
+        }
+    }
+}
+
+/// A scheduled service knows by now whether it has succeeded in its period.
+fn oversee_itself(job: &Job, recorder: &Recorder<'_>) {
+    if let Some(schedule) = job.schedule {
+        let task = Overseen { name: job.name.clone(), schedule };
+        overdue::look(recorder, &job.state, &task, None, &mut Grace::of(Duration::ZERO));
     }
 }
 

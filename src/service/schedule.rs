@@ -95,6 +95,20 @@ fn due_at_slot(
     }
 }
 
+/// Whether a whole period, from one slot to the next, has gone by since `last_success`,
+/// so that somebody ought to hear of it.
+pub fn is_overdue(schedule: Schedule, zone: &TimeZone, now: Timestamp, last_success: Timestamp) -> bool {
+    match schedule {
+        // The time of one run, and that much for its own length and for being late.
+        Schedule::Every(pause) => now.checked_sub(pause * 2).is_ok_and(|latest| last_success < latest),
+        _ => {
+            let last = slot_before(schedule, zone, now);
+            let before = last.and_then(|last| slot_before(schedule, zone, last.checked_sub(1.second()).ok()?));
+            before.is_some_and(|before| last_success < before)
+        }
+    }
+}
+
 /// The slots after `last_success` and before `slot`.
 fn missed_slots(schedule: Schedule, zone: &TimeZone, slot: Timestamp, last_success: Option<Timestamp>) -> u32 {
     let Some(last) = last_success else { return 0 };

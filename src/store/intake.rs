@@ -27,6 +27,8 @@ mod writer;
 
 pub use reader::{IntakeFilter, IntakeReader, Page};
 
+use super::{database::Trouble, retention::Step};
+use crate::id::unix_ms;
 use writer::Writer;
 
 /// Submissions that wait for the writer; their bytes are bounded by whoever reads them.
@@ -104,6 +106,14 @@ pub enum Refused {
 
 /// What is called with the outcome, on the writer's thread.
 pub type Answer = Box<dyn FnOnce(Result<Receipt, Refused>) + Send>;
+
+/// Deletes what need not be kept any more, beside whoever writes.
+pub(super) fn retain(settings: &IntakeSettings) -> Result<(), Trouble> {
+    let mut file = file::File::open(settings)?;
+    let now_ms = i64::try_from(unix_ms()).unwrap_or(i64::MAX);
+    while file.tidy(now_ms)? == Step::More {}
+    Ok(())
+}
 
 /// The handle, for as many as like to submit.
 pub struct Intake {

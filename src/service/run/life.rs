@@ -108,6 +108,11 @@ impl Running<'_> {
         {
             metadata["core_dumped"] = Value::Bool(true);
         }
+        if self.job.schedule.is_some()
+            && let Some(steps) = marker::steps_of(&self.job.state, &self.job.name, shared.pid)
+        {
+            metadata["steps"] = steps;
+        }
         self.recorder.event(event_type, metadata);
         shared.update(|marker| {
             if self.job.schedule.is_some() && how == How::Stopped && !stopping {

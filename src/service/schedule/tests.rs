@@ -105,3 +105,26 @@ fn a_pause_is_counted_from_start_to_start() {
     assert_eq!(early, Due::NotBefore(at("2026-11-24T08:07:30Z")));
     assert_eq!(due_at("2026-11-24T07:00:00Z", Some("2026-11-24T08:00:00Z")), now, "the clock was set back");
 }
+
+#[test]
+fn a_period_without_a_success_is_overdue_and_a_long_day_is_no_period() {
+    let now = at("2026-11-24T12:00:00Z");
+    for (last, overdue) in [
+        // Today's slot was at 02:30Z, and yesterday's a day before.
+        ("2026-11-24T02:30:10Z", false),
+        ("2026-11-23T02:30:00Z", false),
+        ("2026-11-23T02:29:59Z", true),
+    ] {
+        assert_eq!(is_overdue(daily(3, 30), &berlin(), now, at(last)), overdue, "{last}");
+    }
+    // The night in which clocks are set back has an hour more: 25 h from slot to slot.
+    let (run, after) = (at("2026-10-24T01:30:05Z"), at("2026-10-25T02:29:59Z"));
+    assert!(!is_overdue(daily(3, 30), &berlin(), after, run));
+    assert!(!is_overdue(daily(3, 30), &berlin(), at("2026-10-26T02:29:59Z"), run));
+    assert!(is_overdue(daily(3, 30), &berlin(), at("2026-10-26T02:30:00Z"), run));
+    assert!(!is_overdue(weekly(4), &berlin(), now, at("2026-11-15T03:00:00Z")));
+    assert!(is_overdue(weekly(4), &berlin(), now, at("2026-11-15T02:59:00Z")));
+    let every = Schedule::Every(Duration::from_secs(900));
+    assert!(!is_overdue(every, &berlin(), now, at("2026-11-24T11:30:00Z")));
+    assert!(is_overdue(every, &berlin(), now, at("2026-11-24T11:29:59Z")));
+}

@@ -8,7 +8,6 @@ use std::{
 use rusqlite::Connection;
 
 use super::{file::File, *};
-use crate::store::retention::Step;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
