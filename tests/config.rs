@@ -211,7 +211,7 @@ fn every_written_value_arrives() {
     assert_eq!((allowed[1].host.as_str(), allowed[1].port), ("*.example.com", 8443));
     assert_eq!(sandbox.limits.file_size_bytes, Some(256_000_000));
 
-    let [gateway, daily, weekly, watcher, emit, poller] = &config.services[..] else { panic!("six services") };
+    let [gateway, daily, weekly, emit, watcher, poller] = &config.services[..] else { panic!("six services") };
     let ServiceKind::Builtin { options: Options::Watch(watch), .. } = &watcher.kind else { panic!("it watches") };
     assert_eq!((watch.concurrency, watch.max_files), (4, 1000));
     assert_eq!(watch.database, Path::new("/home/ada/data/watch.db"));

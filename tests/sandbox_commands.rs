@@ -99,7 +99,10 @@ fn what_a_server_asks_for_is_proposed_as_toml_and_is_enough() {
         let config = folder.write("servers.toml", &server("sandbox = { read = [\"./kept\"] }"));
         let output = process::run(seawall(machine, &config, &["sandbox", "explain", "fix"]), WITHIN);
         let proposed = String::from_utf8_lossy(&output.stdout).into_owned();
-        assert!(output.status.success() && proposed.contains("it offers ") && !proposed.contains("offers 0 tools"), "{machine:?}: {output:?}");
+        assert!(
+            output.status.success() && proposed.contains("it offers ") && !proposed.contains("offers 0 tools"),
+            "{machine:?}: {output:?}"
+        );
         for (key, path) in [("read", at("kept/file")), ("read", fixture.clone()), ("write", at("out"))] {
             let line = proposed.lines().find(|line| line.starts_with(&format!("{key} = "))).unwrap_or_default();
             assert!(line.contains(&format!("\"{path}\"")), "{machine:?} {key} {path}:\n{proposed}");

@@ -90,7 +90,9 @@ async fn logs_and_updates_reach_those_whose_they_are() {
     two.cancel(1).await;
     hanging.await.expect("no panic");
     while let Ok(Some(message)) = timeout(Duration::from_millis(200), hears_two.next()).await {
-        assert_eq!(message["method"], "notifications/tools/list_changed", "not its own");
+        // What is everybody's may still be on its way.
+        let method = message["method"].as_str().unwrap_or_default();
+        assert!(method.ends_with("/list_changed"), "not its own: {message}");
     }
 }
 

@@ -140,15 +140,16 @@ fn step(name: &str, index: usize, config: &Config) -> anyhow::Result<ExitCode> {
 
 /// All that seawall keeps, by this servers.toml.
 fn databases(config: &Config) -> Vec<Kept> {
-    let taken_in = config.services.iter().filter_map(|service| match &service.kind {
+    let of_services = config.services.iter().filter_map(|service| match &service.kind {
         ServiceKind::Builtin { options: Options::Emit(settings), .. } => Some(Kept::Intake(IntakeSettings {
             path: settings.database.clone(),
             keep_for: settings.keep_for,
             keep_bytes: settings.keep_bytes,
         })),
+        ServiceKind::Builtin { options: Options::Watch(settings), .. } => Some(Kept::Watch(settings.database.clone())),
         _ => None,
     });
-    [Kept::Store(Settings::at(&config.gateway.database))].into_iter().chain(taken_in).collect()
+    [Kept::Store(Settings::at(&config.gateway.database))].into_iter().chain(of_services).collect()
 }
 
 fn dry_run(name: &str, config: &Config) -> anyhow::Result<ExitCode> {

@@ -26,6 +26,8 @@ const PROBLEMS_MAX: u32 = 3;
 pub enum Kept {
     Store(Settings),
     Intake(IntakeSettings),
+    /// The file watcher's: what need not stay there goes while it watches.
+    Watch(PathBuf),
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -43,6 +45,7 @@ impl Kept {
         match self {
             Kept::Store(settings) => &settings.path,
             Kept::Intake(settings) => &settings.path,
+            Kept::Watch(path) => path,
         }
     }
 
@@ -56,6 +59,7 @@ impl Kept {
                 })
             }
             Kept::Intake(settings) => intake::retain(settings),
+            Kept::Watch(_) => Ok(()),
         };
         done.map_err(|trouble: Trouble| unusable(self.path(), &trouble))
     }
