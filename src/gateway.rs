@@ -5,19 +5,12 @@
 //! in the order that loses the least.
 
 use std::{
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError, Weak,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak, atomic::AtomicBool},
     time::{Duration, Instant},
 };
 
 use futures_util::future::join_all;
-use rmcp::ServerHandler;
-use tokio::{
-    net::TcpListener,
-    time::{timeout, timeout_at},
-};
+use tokio::{net::TcpListener, time::timeout_at};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
@@ -25,41 +18,31 @@ use crate::{
     config::{self, Config},
     downstream::http::{self, Front},
     layer::Keeper,
-    link::Connector,
     listener::guard::Guard,
-    process::{self, ledger::Ledger},
     route::{self, OfferCache, Router},
     session::Gate,
     store::{Event, EventType, Store},
-    upstream::{self, Upstream, local::LocalConnector},
+    upstream::{self, Upstream},
     wire::peer::Limits,
 };
 
+mod builder;
 mod connect;
 mod introspect;
 pub mod lock;
 pub mod reload;
 mod served;
+mod shutdown;
 pub mod status;
 
+pub use builder::Builder;
 pub(crate) use connect::command_of;
 use connect::{InProcess, Own};
 use served::Served;
 pub use status::Status;
 
-/// The store has so long to write what it holds.
+/// How long a server may be in its first start before nobody waits for it.
 const FIRST_START_WAIT: Duration = Duration::from_secs(30);
-const STORE_CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
-/// Tasks that are told to end have so long to do so.
-const TASKS_END_TIMEOUT: Duration = Duration::from_secs(2);
-
-/// Puts a gateway together: what a servers.toml says, servers of the embedder's own,
-/// or both. Without a servers.toml nothing is kept on disk.
-#[derive(Default)]
-pub struct Builder {
-    config: Option<Config>,
-    in_process: Vec<(String, Arc<dyn Connector>)>,
-}
 
 /// A running gateway. Clones are the same one.
 #[derive(Clone)]
@@ -92,71 +75,7 @@ struct Current {
 impl Gateway {
     /// Begins a gateway with all defaults and no servers; see [`Builder`].
     pub fn builder() -> Builder {
-        Builder { config: None, in_process: Vec::new() }
-    }
-}
-
-impl Builder {
-    /// Adds a server inside this process: any handler of rmcp's. It gets the same
-    /// stack, limits and records as every other server, and a runtime of its own.
-    #[must_use]
-    pub fn in_process(mut self, name: &str, handler: impl ServerHandler) -> Self {
-        self.in_process.push((name.to_owned(), Arc::new(LocalConnector::new(name, handler))));
-        self
-    }
-
-    /// Serves what this servers.toml lists, and keeps its database and its state.
-    #[must_use]
-    pub fn config(mut self, config: Config) -> Self {
-        self.config = Some(config);
-        self
-    }
-
-    /// Starts every server, side by side, and waits for none of them.
-    pub fn start(self) -> Gateway {
-        let Builder { config, in_process } = self;
-        let tasks = TaskTracker::new();
-        let (store, cache) = match &config {
-            Some(Config { gateway, .. }) => (
-                Store::open(crate::store::Settings::at(&gateway.database)),
-                OfferCache::in_folder(&gateway.state.join("catalog")),
-            ),
-            None => (Store::discarding(), OfferCache::none()),
-        };
-        let own = match &config {
-            Some(config) => Own::of(config, store.clone()),
-            None => Own::nowhere(store.clone()),
-        };
-        if let Some(ended @ 1..) = own.ledger.as_ref().map(Ledger::sweep) {
-            tracing::warn!("ended {ended} processes of servers that a killed seawall had left behind");
-        }
-        let mut config = config.unwrap_or_default();
-        for (name, _) in &in_process {
-            config.servers.push(config::Server::in_process(name, &config.folder));
-        }
-        let router = Router::new(route_settings(&config), cache.clone(), &tasks);
-        let gateway = Gateway(Arc::new_cyclic(|inner| Inner {
-            router: router.clone(),
-            in_process: introspect::builtins(inner, &config, &store).into_iter().chain(in_process).collect(),
-            store,
-            cache,
-            own,
-            current: Mutex::new(Current {
-                config: config.clone(),
-                served: Vec::new(),
-                fronts: Vec::new(),
-                config_problem: None,
-            }),
-            tasks: tasks.clone(),
-            shutdown: CancellationToken::new(),
-            farewell: CancellationToken::new(),
-            draining: AtomicBool::new(false),
-            began: Instant::now(),
-        }));
-        gateway.event(EventType::ServiceStart, serde_json::json!({ "pid": std::process::id() }));
-        let _retired = gateway.apply(config);
-        gateway.spawn(router.announce());
-        gateway
+        Builder::default()
     }
 }
 
@@ -323,31 +242,6 @@ impl Gateway {
         self.0.current().config_problem = Some(problem);
     }
 
-    /// Takes the gateway down: calls get `drain` to finish, then all servers are
-    /// stopped side by side, then the store is closed. Returns what did not end.
-    pub async fn shutdown(&self) -> Vec<&'static str> {
-        self.0.draining.store(true, Ordering::Relaxed);
-        let upstreams = self.upstreams();
-        let drain = self.0.current().config.gateway.drain;
-        upstreams.iter().for_each(Upstream::close);
-        self.0.shutdown.cancel();
-        let _ = timeout(drain, join_all(upstreams.iter().map(Upstream::idle))).await;
-        join_all(upstreams.iter().map(Upstream::stop)).await;
-        self.0.farewell.cancel();
-        self.event(EventType::ServiceStop, serde_json::json!({ "pid": std::process::id() }));
-        self.0.tasks.close();
-        let mut unfinished = Vec::new();
-        if timeout(TASKS_END_TIMEOUT, self.0.tasks.wait()).await.is_err() {
-            unfinished.push("background tasks");
-        }
-        let store = self.0.store.clone();
-        let closed = tokio::task::spawn_blocking(move || store.close(STORE_CLOSE_TIMEOUT)).await;
-        if !closed.unwrap_or(false) {
-            unfinished.push("the database");
-        }
-        unfinished
-    }
-
     pub(crate) fn event(&self, event_type: EventType, metadata: serde_json::Value) {
         self.0.store.event(Event { category: "gateway", event_type, service_name: "gateway".to_owned(), metadata });
     }
@@ -371,35 +265,6 @@ impl Inner {
         let upstream = Upstream::start(settings, Arc::new(self.router.clone()), self.store.clone(), &self.tasks);
         let keeper: Arc<dyn Keeper> = Arc::new(self.store.clone());
         Served::new(entry, upstream, keeper)
-    }
-
-    fn status(&self) -> Status {
-        let current = self.current();
-        Status {
-            gateway: status::GatewayStatus {
-                pid: std::process::id(),
-                version: env!("CARGO_PKG_VERSION"),
-                uptime_ms: status::millis(self.began.elapsed()),
-                listen: current.fronts.first().map(|(address, _)| address.clone()),
-                config: current.config.path.display().to_string(),
-                config_problem: current.config_problem.clone(),
-                sessions: self.router.session_count(),
-                draining: self.draining.load(Ordering::Relaxed),
-                memory_bytes: process::memory::of_process(std::process::id()),
-                database: self.store.health(),
-            },
-            servers: status::servers(&current.served),
-            breakers: status::breakers(&current.served),
-        }
-    }
-
-    /// Ready from the start: a slow or broken server must not keep traffic from the others.
-    fn readiness(&self) -> (bool, Payload) {
-        let is_ready = !self.draining.load(Ordering::Relaxed);
-        let served = self.current().served.clone();
-        let states: std::collections::BTreeMap<String, &'static str> =
-            served.iter().map(|one| (one.name().to_string(), one.upstream.status().state)).collect();
-        (is_ready, Payload::of(&serde_json::json!({ "ready": is_ready, "servers": states })))
     }
 }
 

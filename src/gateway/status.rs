@@ -1,11 +1,11 @@
 //! What `status` says, as data: the JSON of `status --json` and of the builtin server.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, sync::atomic::Ordering, time::Duration};
 
 use serde::Serialize;
 
-use super::served::Served;
-use crate::{config::Kind, sandbox::Report, store, upstream};
+use super::{Inner, served::Served};
+use crate::{call::Payload, config::Kind, process, sandbox::Report, store, upstream};
 
 #[derive(Clone, Debug, Serialize)]
 pub struct Status {
@@ -53,7 +53,38 @@ pub struct BreakerLine {
     pub last_cause: Option<String>,
 }
 
-pub(super) fn servers(served: &[Served]) -> BTreeMap<String, ServerStatus> {
+impl Inner {
+    pub(super) fn status(&self) -> Status {
+        let current = self.current();
+        Status {
+            gateway: GatewayStatus {
+                pid: std::process::id(),
+                version: env!("CARGO_PKG_VERSION"),
+                uptime_ms: millis(self.began.elapsed()),
+                listen: current.fronts.first().map(|(address, _)| address.clone()),
+                config: current.config.path.display().to_string(),
+                config_problem: current.config_problem.clone(),
+                sessions: self.router.session_count(),
+                draining: self.draining.load(Ordering::Relaxed),
+                memory_bytes: process::memory::of_process(std::process::id()),
+                database: self.store.health(),
+            },
+            servers: servers(&current.served),
+            breakers: breakers(&current.served),
+        }
+    }
+
+    /// Ready from the start: a slow or broken server must not keep traffic from the others.
+    pub(super) fn readiness(&self) -> (bool, Payload) {
+        let is_ready = !self.draining.load(Ordering::Relaxed);
+        let served = self.current().served.clone();
+        let states: BTreeMap<String, &'static str> =
+            served.iter().map(|one| (one.name().to_string(), one.upstream.status().state)).collect();
+        (is_ready, Payload::of(&serde_json::json!({ "ready": is_ready, "servers": states })))
+    }
+}
+
+fn servers(served: &[Served]) -> BTreeMap<String, ServerStatus> {
     let line = |one: &Served| {
         let tally = one.tools.tally.snapshot();
         let mut upstream = one.upstream.status();
@@ -71,7 +102,7 @@ pub(super) fn servers(served: &[Served]) -> BTreeMap<String, ServerStatus> {
     served.iter().map(line).collect()
 }
 
-pub(super) fn breakers(served: &[Served]) -> Vec<BreakerLine> {
+fn breakers(served: &[Served]) -> Vec<BreakerLine> {
     let lines = served.iter().flat_map(|one| {
         one.open_breakers().into_iter().map(move |(tool, status)| BreakerLine {
             server: one.name().to_string(),
@@ -85,7 +116,7 @@ pub(super) fn breakers(served: &[Served]) -> Vec<BreakerLine> {
     lines.collect()
 }
 
-pub(super) fn millis(duration: Duration) -> u64 {
+fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
