@@ -34,12 +34,14 @@ pub mod reload;
 mod served;
 mod shutdown;
 pub mod status;
+mod task;
 
 pub use builder::Builder;
 pub(crate) use connect::command_of;
 use connect::{InProcess, Own};
 use served::Served;
 pub use status::Status;
+use task::Broken;
 
 /// How long a server may be in its first start before nobody waits for it.
 const FIRST_START_WAIT: Duration = Duration::from_secs(30);
@@ -61,6 +63,7 @@ struct Inner {
     /// Ends the connections of clients that would stay.
     farewell: CancellationToken,
     draining: AtomicBool,
+    broken: Arc<Broken>,
     began: Instant,
 }
 
@@ -133,23 +136,7 @@ impl Gateway {
         }
         let address = listener.local_addr().map(|address| address.to_string()).unwrap_or_default();
         current.fronts.push((address, Arc::downgrade(&front)));
-        self.0.tasks.spawn(front.serve(listener, self.0.shutdown.clone(), self.0.farewell.clone()));
-    }
-
-    /// Runs a task until the shutdown.
-    pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
-        let shutdown = self.0.shutdown.clone();
-        self.0.tasks.spawn(async move {
-            let _ = shutdown.run_until_cancelled(task).await;
-        });
-    }
-
-    /// Runs a task until the shutdown is done: it can still say that one is under way.
-    pub fn spawn_to_the_end(&self, task: impl Future<Output = ()> + Send + 'static) {
-        let farewell = self.0.farewell.clone();
-        self.0.tasks.spawn(async move {
-            let _ = farewell.run_until_cancelled(task).await;
-        });
+        self.0.keep(front.serve(listener, self.0.shutdown.clone(), self.0.farewell.clone()));
     }
 
     pub fn status(&self) -> Status {

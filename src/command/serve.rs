@@ -71,7 +71,10 @@ async fn serve(reloader: Reloader, config: crate::config::Config) -> anyhow::Res
     gateway.spawn(profile_on_usr2(state.join("heap"), "gateway"));
     heap::tidy();
 
-    told_to_stop().await?;
+    let is_broken = tokio::select! {
+        told = told_to_stop() => told.map(|()| false)?,
+        _ = gateway.broken() => true,
+    };
     eprintln!(
         "seawall: stopping; calls have {} to finish, a second signal stops at once",
         crate::text::duration(drain)
@@ -82,7 +85,7 @@ async fn serve(reloader: Reloader, config: crate::config::Config) -> anyhow::Res
     };
     let _ = std::fs::remove_file(control::socket_path(&state));
     if unfinished.is_empty() {
-        return Ok(0);
+        return Ok(i32::from(is_broken));
     }
     eprintln!("seawall: not finished: {}", unfinished.join(", "));
     Ok(1)

@@ -80,6 +80,7 @@ impl Builder {
             shutdown: CancellationToken::new(),
             farewell: CancellationToken::new(),
             draining: AtomicBool::new(false),
+            broken: Arc::default(),
             began: Instant::now(),
         }));
         gateway.event(EventType::ServiceStart, serde_json::json!({ "pid": std::process::id() }));

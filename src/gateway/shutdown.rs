@@ -25,7 +25,8 @@ impl Gateway {
         let _ = timeout(drain, join_all(upstreams.iter().map(Upstream::idle))).await;
         join_all(upstreams.iter().map(Upstream::stop)).await;
         self.0.farewell.cancel();
-        self.event(EventType::ServiceStop, serde_json::json!({ "pid": std::process::id() }));
+        let reason = self.0.broken.why();
+        self.event(EventType::ServiceStop, serde_json::json!({ "pid": std::process::id(), "reason": reason }));
         self.0.tasks.close();
         let mut unfinished = Vec::new();
         if timeout(TASKS_END_TIMEOUT, self.0.tasks.wait()).await.is_err() {
