@@ -14,10 +14,8 @@ use hyper::{
     Method, Request, Response, StatusCode,
     body::Incoming,
     header::{ALLOW, HeaderName, HeaderValue},
-    server::conn::http1,
     service::service_fn,
 };
-use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
@@ -29,7 +27,10 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     call::Payload,
     downstream::rounds::Rounds,
-    listener::guard::{self, Guard, Refusal, Strangers},
+    listener::{
+        self,
+        guard::{self, Guard, Refusal, Strangers},
+    },
     session::{Gate, Scope},
 };
 
@@ -57,9 +58,6 @@ const MCP_SESSION_ID: HeaderName = HeaderName::from_static("mcp-session-id");
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 const MCP_PROTOCOL_VERSION: HeaderName = HeaderName::from_static("mcp-protocol-version");
 
-/// The head of a request must have arrived by then. The clock runs while a kept
-/// connection is idle too: longer than clients keep theirs, or they would meet closed ones.
-const HEADER_TIMEOUT: Duration = Duration::from_secs(120);
 /// Answers that were given as the gateway ended have so long to reach their clients.
 const LAST_WORDS_TIMEOUT: Duration = Duration::from_millis(500);
 /// All large messages together, while they are read and until they are answered.
@@ -200,21 +198,7 @@ impl Front {
                 Ok::<_, Infallible>(response.map(|body| Keeping { body, _attended: attended }))
             }
         });
-        let connection = http1::Builder::new()
-            .timer(TokioTimer::new())
-            .header_read_timeout(HEADER_TIMEOUT)
-            .serve_connection(TokioIo::new(Impatient::new(stream)), service);
-        let mut connection = std::pin::pin!(connection);
-        let ended = tokio::select! {
-            ended = connection.as_mut() => ended,
-            () = shutdown.cancelled() => {
-                connection.as_mut().graceful_shutdown();
-                connection.await
-            }
-        };
-        if let Err(error) = ended {
-            tracing::trace!(%peer, "connection ended: {error}");
-        }
+        listener::converse(Impatient::new(stream), peer, service, shutdown).await;
     }
 
     async fn respond(
