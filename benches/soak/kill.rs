@@ -18,7 +18,7 @@ use tokio::{sync::watch, time::sleep};
 
 use crate::{
     calls::NO_LIMITS,
-    gateway::{self, Launch, count, fixture, write_config},
+    gateway::{self, Gateway, Launch, count, fixture, write_config},
     lane::Lane,
     options::Kill,
     report::{Report, times},
@@ -56,18 +56,35 @@ struct Field {
     every: u64,
     tickets: AtomicU64,
     /// The server's, while it is known to answer.
-    pid: watch::Sender<Option<u32>>,
-    killed_at: Mutex<Option<(u32, Instant)>>,
+    life: watch::Sender<Option<Life>>,
+    killed_at: Mutex<Option<(Life, Instant)>>,
+}
+
+/// One process of the server. Within its pid namespace it may be called otherwise than
+/// outside, where another process may have the name that it has inside.
+#[derive(Clone, Copy)]
+struct Life {
+    inside: u32,
+    outside: u32,
 }
 
 impl Field {
     async fn kill(&self) {
-        let mut known = self.pid.subscribe();
-        let pid = *known.wait_for(Option::is_some).await.expect("the sender is in self");
-        let pid = pid.expect("waited for");
-        *self.killed_at.lock().unwrap_or_else(PoisonError::into_inner) = Some((pid, Instant::now()));
-        gateway::signal(pid, Signal::KILL);
-        self.pid.send_replace(None);
+        let mut known = self.life.subscribe();
+        let life = loop {
+            let _ = known.wait_for(Option::is_some).await.expect("the sender is in self");
+            let mut taken = None;
+            self.life.send_if_modified(|life| {
+                taken = life.take();
+                false
+            });
+            if let Some(life) = taken {
+                break life;
+            }
+        };
+        *self.killed_at.lock().unwrap_or_else(PoisonError::into_inner) = Some((life, Instant::now()));
+        gateway::signal(life.outside, Signal::KILL);
+        self.life.send_replace(None);
     }
 }
 
@@ -75,16 +92,16 @@ async fn under_fire(calls: u64, every: u64, limits: &str, report: &mut Report) {
     let folder = tempfile::Builder::new().prefix("seawall-soak-").tempdir().expect("a temporary folder can be made");
     let journal = folder.path().join("journal");
     write_config(folder.path(), &format!("{limits}{}", fixture("soak", &["--journal", &journal.to_string_lossy()])));
-    let gateway = Launch::serve().start(folder.path()).await;
+    let gateway = Arc::new(Launch::serve().start(folder.path()).await);
     gateway.server_is_ready("soak").await;
     let field = Arc::new(Field {
         calls,
         every,
         tickets: AtomicU64::new(0),
-        pid: watch::Sender::new(None),
+        life: watch::Sender::new(None),
         killed_at: Mutex::new(None),
     });
-    let prober = tokio::spawn(probe(gateway.lane("/mcp/soak").await, field.clone(), gateway.pid()));
+    let prober = tokio::spawn(probe(gateway.lane("/mcp/soak").await, field.clone(), gateway.clone()));
     let mut callers = Vec::new();
     for _ in 0..LANES {
         callers.push(tokio::spawn(call(gateway.lane("/mcp/soak").await, field.clone())));
@@ -98,6 +115,7 @@ async fn under_fire(calls: u64, every: u64, limits: &str, report: &mut Report) {
     field.calls_are_over();
     let (probes, mut recoveries, series) = prober.await.expect("the prober does not panic");
     let restarts = gateway.status().await["servers"]["soak"]["restarts"].as_u64();
+    let gateway = Arc::into_inner(gateway).expect("the prober has ended");
     report.demand(gateway.stop().await.success(), "the gateway did not end well");
 
     let kills = (calls - 1) / every;
@@ -124,7 +142,7 @@ impl Field {
     fn calls_are_over(&self) {
         // A prober that waits for the next kill sees that there will be none.
         self.tickets.store(u64::MAX, Ordering::Relaxed);
-        self.pid.send_modify(|_| {});
+        self.life.send_modify(|_| {});
     }
 
     fn is_over(&self) -> bool {
@@ -156,9 +174,9 @@ async fn call(mut lane: Lane, field: Arc<Field>) -> (Tally, Vec<(u64, End)>) {
 }
 
 /// Learns which process serves, and after each kill when the next one does.
-async fn probe(mut lane: Lane, field: Arc<Field>, gateway: u32) -> (Tally, Vec<Duration>, Series) {
+async fn probe(mut lane: Lane, field: Arc<Field>, gateway: Arc<Gateway>) -> (Tally, Vec<Duration>, Series) {
     let (mut tally, mut recoveries, mut series) = (Tally::default(), Vec::new(), Series::default());
-    let mut known = field.pid.subscribe();
+    let mut known = field.life.subscribe();
     loop {
         let killed = *field.killed_at.lock().unwrap_or_else(PoisonError::into_inner);
         let began = Instant::now();
@@ -168,10 +186,12 @@ async fn probe(mut lane: Lane, field: Arc<Field>, gateway: u32) -> (Tally, Vec<D
             tally.count(&end);
             let pid = reply.ok().and_then(|reply| reply["result"]["structuredContent"]["pid"].as_u64());
             let pid = pid.and_then(|pid| u32::try_from(pid).ok()).filter(|_| end == End::Own);
-            if let Some(pid) = pid.filter(|pid| killed.is_none_or(|(old, _)| old != *pid)) {
+            if let Some(inside) = pid.filter(|pid| killed.is_none_or(|(old, _)| old.inside != *pid)) {
                 recoveries.extend(killed.map(|(_, at)| at.elapsed()));
-                series.look(gateway);
-                field.pid.send_replace(Some(pid));
+                series.look(gateway.pid());
+                let outside = gateway.status().await["servers"]["soak"]["pid"].as_u64();
+                let outside = outside.and_then(|pid| u32::try_from(pid).ok()).expect("it has just answered");
+                field.life.send_replace(Some(Life { inside, outside }));
                 break;
             }
             assert!(began.elapsed() < RECOVERY_MAX, "nobody answers any more: {tally}");
@@ -179,9 +199,9 @@ async fn probe(mut lane: Lane, field: Arc<Field>, gateway: u32) -> (Tally, Vec<D
         }
         known.mark_unchanged();
         if !field.is_over() {
-            let _ = known.wait_for(|pid| pid.is_none() || field.is_over()).await;
+            let _ = known.wait_for(|life| life.is_none() || field.is_over()).await;
         }
-        if field.pid.borrow().is_some() {
+        if field.life.borrow().is_some() {
             return (tally, recoveries, series);
         }
     }
