@@ -111,6 +111,21 @@ pub fn read_bytes(path: &Path) -> Result<Vec<u8>, Complaints> {
     Ok(bytes)
 }
 
+/// The same of a plain file only, and without waiting for anybody: a pipe without a writer
+/// would be waited for.
+pub fn read_plain_bytes(path: &Path) -> Result<Vec<u8>, Complaints> {
+    use std::os::unix::fs::OpenOptionsExt as _;
+    let mut bytes = Vec::new();
+    let cannot = |error: std::io::Error| complaint_about(path, format!("cannot be read: {error}"));
+    let flags = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
+    let file = std::fs::OpenOptions::new().read(true).custom_flags(flags).open(path).map_err(cannot)?;
+    if !file.metadata().map_err(cannot)?.is_file() {
+        return Err(complaint_about(path, "is no plain file".to_owned()));
+    }
+    file.take(FILE_MAX_BYTES + 1).read_to_end(&mut bytes).map_err(cannot)?;
+    Ok(bytes)
+}
+
 /// The content of the file at `path` as text, for [`parse`].
 pub fn text(bytes: Vec<u8>, path: &Path) -> Result<String, Complaints> {
     refuse_if_others_write(path)?;

@@ -79,6 +79,11 @@ pub enum ControlError {
     /// Nobody listens: no gateway of this config is running.
     #[error("no gateway is running for this config; start one with `seawall serve`")]
     NoGateway,
+    #[error(
+        "the gateway, process {pid}, has not answered within {waited}; if it stays so, end it with `kill -9 {pid}` and \
+         start it again"
+    )]
+    Silent { pid: String, waited: String },
     #[error("the gateway did not answer: {0}")]
     Broken(#[from] io::Error),
     #[error("{0}")]
@@ -98,8 +103,29 @@ pub fn socket_path(state: &Path) -> PathBuf {
 
 /// Asks the running gateway, and returns its answer as it came.
 pub async fn ask(state: &Path, request: &Request) -> Result<Box<RawValue>, ControlError> {
-    let mut stream = BufReader::new(connect(state, request).await?);
-    read_reply(&mut stream).await
+    let asked = async {
+        let mut stream = BufReader::new(connect(state, request).await?);
+        read_reply(&mut stream).await
+    };
+    let Some(patience) = request.patience() else { return asked.await };
+    timeout(patience, asked).await.unwrap_or_else(|_| {
+        let pid = std::fs::read_to_string(state.join("lock")).unwrap_or_default().trim().to_owned();
+        Err(ControlError::Silent { pid, waited: crate::text::duration(patience) })
+    })
+}
+
+impl Request {
+    /// How long a gateway that is well may take; a call takes as long as it takes.
+    fn patience(&self) -> Option<Duration> {
+        match self {
+            Request::Status | Request::Restart { .. } | Request::ResetBreaker { .. } => Some(Duration::from_secs(15)),
+            // Servers in their first start are waited for.
+            Request::Tools => Some(Duration::from_secs(60)),
+            // Values may come from commands, each of which may ask a person.
+            Request::Reload => Some(Duration::from_secs(300)),
+            Request::Call { .. } | Request::Stdio { .. } => None,
+        }
+    }
 }
 
 /// Joins the running gateway as an MCP client; the stream speaks MCP from here on.
@@ -203,7 +229,7 @@ fn bind_again(listener: &mut UnixListener, state: &Path) {
     }
 }
 
-async fn connection(stream: UnixStream, gateway: &Gateway, reloader: &reload::Reloader) {
+async fn connection(stream: UnixStream, gateway: &Gateway, reloader: &Arc<reload::Reloader>) {
     let (read, mut write) = stream.into_split();
     let mut read = BufReader::new(read);
     let mut line = Vec::new();
@@ -228,7 +254,7 @@ async fn send(write: &mut unix::OwnedWriteHalf, reply: Reply) {
     let _ = timeout(REQUEST_TIMEOUT, write.write_all(&line)).await;
 }
 
-async fn answer(gateway: &Gateway, reloader: &reload::Reloader, request: Request) -> Reply {
+async fn answer(gateway: &Gateway, reloader: &Arc<reload::Reloader>, request: Request) -> Reply {
     match request {
         Request::Status => ok(&gateway.status()),
         Request::Tools => ok(&list_tools(gateway).await),
@@ -244,10 +270,14 @@ async fn answer(gateway: &Gateway, reloader: &reload::Reloader, request: Request
             "there is no server {server:?}; servers are: {}",
             gateway.router().names().iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
         )),
-        Request::Reload => match reloader.reload(gateway) {
-            Ok(changes) => ok(&changes),
-            Err(complaints) => Reply::Error(complaints),
-        },
+        Request::Reload => {
+            let (gateway, reloader) = (gateway.clone(), reloader.clone());
+            match tokio::task::spawn_blocking(move || reloader.reload(&gateway)).await {
+                Ok(Ok(changes)) => ok(&changes),
+                Ok(Err(complaints)) => Reply::Error(complaints),
+                Err(error) => Reply::Error(error.to_string()),
+            }
+        }
         Request::ResetBreaker { tool } if gateway.reset_breaker(&tool) => ok(&()),
         Request::ResetBreaker { tool } => {
             Reply::Error(format!("there is no tool {tool:?} with a breaker; `seawall tools` lists them"))
@@ -294,7 +324,7 @@ mod tests {
     async fn who_connects_and_says_nothing_gives_its_place_back() {
         let (_silent, accepted) = UnixStream::pair().expect("a pair of sockets");
         let gateway = Gateway::builder().start();
-        let reloader = reload::Reloader::new(Path::new("servers.toml"), reload::Overrides::default());
+        let reloader = Arc::new(reload::Reloader::new(Path::new("servers.toml"), reload::Overrides::default()));
         let served = timeout(2 * REQUEST_TIMEOUT, connection(accepted, &gateway, &reloader)).await;
         assert!(served.is_ok(), "it was still waited for");
     }

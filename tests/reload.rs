@@ -259,6 +259,60 @@ async fn who_asks_for_a_reload_while_the_file_is_empty_stops_no_server() {
     servers(&gateway, &[]).await;
 }
 
+/// A pipe without a writer would be waited for, and with it everybody.
+#[tokio::test]
+async fn a_file_that_cannot_be_read_without_waiting_stops_nobody() {
+    let one = fixture("one", &[]);
+    let gateway = Gateway::start(&one).await;
+    servers(&gateway, &[("one", "ready")]).await;
+    let path = gateway.config();
+    fs::remove_file(&path).unwrap();
+    rustix::fs::mkfifoat(rustix::fs::CWD, &path, rustix::fs::Mode::from_raw_mode(0o600)).unwrap();
+    let state = gateway.folder.file(".seawall");
+    // The commands would read the pipe, too: they are told of a file beside it.
+    let beside = gateway.folder.write("beside.toml", &one);
+    let ask = |words: &[&str]| support::gateway::run_seawall(words, &beside, SOON);
+    assert!(state.exists());
+    for _ in 0..3 {
+        let refused = ask(&["reload"]);
+        assert!(String::from_utf8_lossy(&refused.stderr).contains("is no plain file"), "{refused:?}");
+    }
+    let client = gateway.client("/mcp/one").await;
+    assert_eq!(text_of(&client.call_tool("echo", json!({})).await), "{}");
+    fs::remove_file(&path).unwrap();
+    gateway.edit(&(one.clone() + &fixture("two", &[])));
+    servers(&gateway, &[("one", "ready"), ("two", "ready")]).await;
+}
+
+/// What a keyring asks may take long to be answered.
+#[tokio::test]
+async fn a_value_that_is_waited_for_keeps_no_call_waiting() {
+    let folder = Scratch::new();
+    let go = folder.write("go", "");
+    let slow = format!("env = {{ A = \"${{cmd:test -e {0} || sleep 4; echo x}}\" }}\n", go.display());
+    let config = fixture("one", &[]) + "rate_limit = \"off\"\n" + &fixture("two", &[]) + &slow;
+    let gateway = Launch::with_folder(folder, &config).start().await;
+    servers(&gateway, &[("one", "ready"), ("two", "ready")]).await;
+    let client = gateway.client("/mcp/one").await;
+    fs::remove_file(&go).unwrap();
+    let config = gateway.config();
+    let reloads: Vec<_> = (0..3)
+        .map(|_| {
+            let config = config.clone();
+            std::thread::spawn(move || support::gateway::run_seawall(&["reload"], &config, SOON))
+        })
+        .collect();
+    let mut answered = 0;
+    while !reloads.iter().any(std::thread::JoinHandle::is_finished) {
+        assert_eq!(text_of(&client.call_tool("echo", json!({})).await), "{}");
+        answered += 1;
+    }
+    assert!(answered > 10, "{answered} calls while the reload waited");
+    for reload in reloads {
+        assert!(reload.join().expect("no panic").status.success());
+    }
+}
+
 #[tokio::test]
 async fn a_link_that_is_swapped_is_a_new_file() {
     let folder = Scratch::new();

@@ -4,7 +4,7 @@
 use std::{
     ffi::OsStr,
     path::{Path, PathBuf},
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -68,8 +68,10 @@ impl Reloader {
     }
 
     /// Reads the file again and puts it in force: what changed, or what is wrong.
+    ///
+    /// It waits for the disk and for the commands of values: for a thread that may.
     pub fn reload(&self, gateway: &Gateway) -> Result<Vec<String>, String> {
-        match config::read_bytes(&self.path) {
+        match config::read_plain_bytes(&self.path) {
             // Whoever asks for it may ask in the moment in which an editor writes: nobody
             // stops all servers by saving nothing.
             Ok(bytes) if bytes.trim_ascii().is_empty() && !gateway.upstreams().is_empty() => {
@@ -120,9 +122,16 @@ impl Reloader {
         changes
     }
 
-    fn look(&self) -> Look {
+    /// On a thread that may wait, for a disk may hang.
+    async fn look(self: &Arc<Self>) -> Look {
+        let reloader = self.clone();
+        tokio::task::spawn_blocking(move || reloader.look_now()).await.unwrap_or(Look::Same)
+    }
+
+    fn look_now(&self) -> Look {
+        let bytes = config::read_plain_bytes(&self.path);
         let last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        match config::read_bytes(&self.path) {
+        match bytes {
             Ok(bytes) if bytes.trim_ascii().is_empty() && last.is_some() => {
                 Look::Away(format!("{}: is empty", self.path.display()))
             }
@@ -133,15 +142,19 @@ impl Reloader {
     }
 
     /// Away or empty: for a moment that is an editor's doing.
-    async fn away(&self, gateway: &Gateway, changes: &mut mpsc::Receiver<()>) {
-        while timeout(AWAY, changes.recv()).await.is_ok() && matches!(self.look(), Look::Away(_)) {}
-        if let Look::Away(why) = self.look() {
+    async fn away(self: &Arc<Self>, gateway: &Gateway, changes: &mut mpsc::Receiver<()>) {
+        while timeout(AWAY, changes.recv()).await.is_ok() && matches!(self.look().await, Look::Away(_)) {}
+        if let Look::Away(why) = self.look().await {
             self.told_of_nothing(gateway, format!("{why}; its servers go on as they are until it has text again"));
         }
     }
 
     /// Watches until dropped.
-    pub async fn watch(self: std::sync::Arc<Self>, gateway: Gateway) {
+    pub async fn watch(self: Arc<Self>, gateway: Gateway) {
+        if !self.path.is_file() {
+            // It came through a pipe: there is nothing to come back to.
+            return;
+        }
         let (sender, mut changes) = mpsc::channel(1);
         let target = self.path.canonicalize().unwrap_or_else(|_| self.path.clone());
         let names: Vec<_> =
@@ -165,13 +178,13 @@ impl Reloader {
         }
         loop {
             let _ = timeout(LOOK_ANYWAY, changes.recv()).await;
-            if let Look::Away(_) = self.look() {
+            if let Look::Away(_) = self.look().await {
                 self.away(&gateway, &mut changes).await;
             }
-            if let Look::News(_) = self.look() {
+            if let Look::News(_) = self.look().await {
                 while timeout(QUIET, changes.recv()).await.is_ok() {}
                 // What was looked at is what is taken: it may be empty a moment later.
-                if let Look::News(bytes) = self.look() {
+                if let Look::News(bytes) = self.look().await {
                     // On a thread that may wait: a keyring asks a person.
                     let (reloader, gateway) = (self.clone(), gateway.clone());
                     let _ = tokio::task::spawn_blocking(move || reloader.take(&gateway, bytes)).await;
