@@ -56,7 +56,8 @@ async fn a_denied_path_is_named_with_what_allows_it() {
             let reply = client.call_tool(tool, arguments).await;
             let expected = format!(
                 "seawall: blocked by the sandbox: read of {secret}; to allow: add \"{secret}\" to read under \
-                 [servers.fix.sandbox]"
+                 [servers.fix.sandbox] (the server has said that it wants this; whether it shall have it is for the \
+                 user to decide, not for you)"
             );
             assert_eq!(texts(&reply)[1..], [expected.as_str()], "{machine:?} {tool}: {reply}");
             assert_eq!(reply["result"]["isError"], true);
