@@ -97,6 +97,8 @@ pub mod upstream;
 // lets them out.
 pub mod builtin;
 
+pub mod packages;
+
 pub mod process;
 
 pub mod egress;

@@ -17,6 +17,12 @@ pub trait Connector: Send + Sync + 'static {
     /// it must leave no process behind.
     fn connect(&self, number: u64, inbox: Arc<dyn Inbox>) -> BoxFuture<'_, Result<Arc<dyn Link>, StartError>>;
 
+    /// What must be done once before a start can be tried, and takes as long as it takes:
+    /// an installation. `None` where there is nothing of the kind, or no more.
+    fn preparation(&self) -> Option<BoxFuture<'_, Result<(), StartError>>> {
+        None
+    }
+
     /// The era of its servers, where that is known without asking.
     fn era(&self) -> Option<Era> {
         None

@@ -158,7 +158,8 @@ impl Upstream {
     /// Waits until the server's start has ended one way or the other.
     pub async fn settled(&self) {
         let mut state = self.catalog_lane().state.subscribe();
-        let _ = state.wait_for(|state| !matches!(state, State::Spawning | State::Handshaking)).await;
+        let _ =
+            state.wait_for(|state| !matches!(state, State::Installing | State::Spawning | State::Handshaking)).await;
     }
 
     /// Waits until it is known what the server offers; why not, if it is parked or stopped.

@@ -24,6 +24,7 @@ const ORDER: &[&[&str]] = &[
     &["downstream", "route", "stack"],
     &["layer"],
     &["upstream"],
+    &["packages"],
     &["builtin", "process", "egress"],
     // What all listeners share: it knows nothing of what is served.
     &["listener"],
@@ -47,6 +48,7 @@ const CONFIG_IS_KNOWN_TO: &[&str] = &["main", "command", "control", "gateway"];
 /// What these may import of ours, at most: they know nothing of MCP.
 const KNOWS_LITTLE: &[(&str, &[&str])] = &[
     ("process", &["sandbox", "text"]),
+    ("packages", &["egress", "link", "process", "sandbox", "text"]),
     ("sandbox", &["text"]),
     ("builtin", &["failure", "id", "text"]),
     ("layer", &["call", "failure", "id", "respond", "store", "testing", "text"]),

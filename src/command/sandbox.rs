@@ -94,7 +94,10 @@ pub fn run(args: Args, config: Option<PathBuf>) -> anyhow::Result<ExitCode> {
 
 fn command_of(config: Option<PathBuf>, name: &str) -> anyhow::Result<Command> {
     let (config, server) = server(config, name)?;
-    gateway::command_of(&config, &server).context("only a command server has a sandbox")
+    block_on(async {
+        let command = gateway::command_of(&config, &server).await;
+        Ok(command.context("only a command server has a sandbox")??)
+    })
 }
 
 /// With all that the server itself may read, whatever is run in its place.

@@ -16,6 +16,8 @@ pub struct Rule {
     pub server: String,
     allowed: Vec<Destination>,
     own: OwnListeners,
+    /// A name on the list stands for whatever addresses it has.
+    trusts_names: bool,
 }
 
 /// Why a connection was not made.
@@ -44,7 +46,14 @@ impl fmt::Display for Denial {
 
 impl Rule {
     pub fn new(server: &str, allowed: &[Destination], own: OwnListeners) -> Self {
-        Rule { server: server.to_owned(), allowed: allowed.to_vec(), own }
+        Rule { server: server.to_owned(), allowed: allowed.to_vec(), own, trusts_names: false }
+    }
+
+    /// For names that the user has given to a program of his own, which may well be in
+    /// a network of his own. Seawall itself is none of them.
+    #[must_use]
+    pub fn trusting_names(self) -> Self {
+        Rule { trusts_names: true, ..self }
     }
 
     pub fn allowed(&self) -> &[Destination] {
@@ -101,7 +110,7 @@ impl Rule {
             allowed.port == address.port()
                 && allowed.host.trim_start_matches('[').trim_end_matches(']').parse() == Ok(ip)
         });
-        is_named || is_public(ip) || (host == "localhost" && ip.is_loopback())
+        is_named || self.trusts_names || is_public(ip) || (host == "localhost" && ip.is_loopback())
     }
 
     /// At any address of this machine: a port of seawall's is seawall's.
@@ -229,6 +238,14 @@ mod tests {
         let named = rule(&[("git.corp.example", 443), ("10.0.0.1", 443)]);
         assert!(named.permits_addresses("git.corp.example", 443, &[at("10.0.0.1:443")]).is_ok());
         assert!(named.permits_addresses("git.corp.example", 443, &[at("10.0.0.2:443")]).is_err());
+    }
+
+    #[test]
+    fn trusted_names_may_lead_inside_but_not_to_seawall() {
+        let rule = rule(&[("packages.corp.example", 443), ("packages.corp.example", 8420)]).trusting_names();
+        assert!(rule.permits_addresses("packages.corp.example", 443, &[at("10.0.0.1:443")]).is_ok());
+        assert!(rule.permits_name("other.example", 443).is_err());
+        assert!(rule.permits_addresses("packages.corp.example", 8420, &[at("127.0.0.1:8420")]).is_err());
     }
 
     #[test]

@@ -14,6 +14,7 @@ use crate::{
     config::{self, Kind},
     egress::{Denial, Egress, OwnListeners, Rule},
     link::{Connector, Inbox, Link, StartError},
+    packages::Packages,
     process::{Command, ledger::Ledger},
     sandbox::{Network, Policy, denial::Wanted},
     store::{Event, EventType, Store},
@@ -41,12 +42,14 @@ pub(super) struct Own {
     pub(super) ledger: Option<Ledger>,
     /// What no server may see.
     pub(super) protected: Vec<PathBuf>,
+    /// Where packages are installed; `None` where nothing is kept on disk.
+    packages: Option<PathBuf>,
 }
 
 impl Own {
     /// Of a gateway that keeps nothing on disk.
     pub(super) fn nowhere(store: Store) -> Self {
-        Own { store, listeners: Arc::default(), ledger: None, protected: Vec::new() }
+        Own { store, listeners: Arc::default(), ledger: None, protected: Vec::new(), packages: None }
     }
 
     pub(super) fn of(config: &config::Config, store: Store) -> Self {
@@ -57,7 +60,8 @@ impl Own {
         };
         let mut protected = vec![config.path.clone(), config.gateway.state.clone()];
         protected.extend(["", "-wal", "-shm"].map(database));
-        Own { ledger: Some(Ledger::in_folder(&config.gateway.state)), protected, ..Own::nowhere(store) }
+        let packages = Some(config.gateway.state.join("packages"));
+        Own { ledger: Some(Ledger::in_folder(&config.gateway.state)), protected, packages, ..Own::nowhere(store) }
     }
 }
 
@@ -72,13 +76,18 @@ pub(super) fn connector(
         return Arc::new(Impossible(problem.clone()));
     }
     match &entry.kind {
-        Kind::Command { argv, sandbox } => Arc::new(StdioConnector::new(
-            command(entry, argv, sandbox, own),
-            egress(entry, sandbox, own),
-            Limits { max_line_bytes: max_message_bytes, write_timeout: WRITE_TIMEOUT },
-            tasks.clone(),
-            on_denied(entry, own),
-        )),
+        Kind::Command { argv, sandbox } => {
+            let command = command(entry, argv, sandbox, own);
+            let limits = Limits { max_line_bytes: max_message_bytes, write_timeout: WRITE_TIMEOUT };
+            let egress = egress(entry, sandbox, own);
+            match Packages::of(&command, own.packages.as_deref(), &own.listeners, tasks) {
+                Ok(packages) => Arc::new(
+                    StdioConnector::new(command, egress, limits, tasks.clone(), on_denied(entry, own))
+                        .with_packages(packages),
+                ),
+                Err(problem) => Arc::new(Impossible(problem)),
+            }
+        }
         Kind::Builtin { name, .. } => match in_process.get(name) {
             Some(connector) => connector.clone(),
             None => Arc::new(Impossible(format!("there is no builtin server \"{name}\""))),
@@ -117,9 +126,17 @@ pub(super) fn instances(entry: &config::Server) -> upstream::Instances {
 }
 
 /// How a `command` server is started, for trying it without a gateway.
-pub(crate) fn command_of(config: &config::Config, entry: &config::Server) -> Option<Command> {
+///
+/// Its packages are installed first, where it is started from some.
+pub(crate) async fn command_of(config: &config::Config, entry: &config::Server) -> Option<Result<Command, StartError>> {
     let Kind::Command { argv, sandbox } = &entry.kind else { return None };
-    Some(command(entry, argv, sandbox, &Own { ledger: None, ..Own::of(config, Store::discarding()) }))
+    let own = Own { ledger: None, ..Own::of(config, Store::discarding()) };
+    let command = command(entry, argv, sandbox, &own);
+    Some(match Packages::of(&command, own.packages.as_deref(), &own.listeners, &TaskTracker::new()) {
+        Ok(None) => Ok(command),
+        Ok(Some(packages)) => packages.prepared().await,
+        Err(problem) => Err(StartError::Permanent(problem)),
+    })
 }
 
 fn command(entry: &config::Server, argv: &[String], sandbox: &Policy, own: &Own) -> Command {

@@ -184,7 +184,8 @@ impl Reach {
         let exists = path.symlink_metadata().is_ok();
         let has_folder = path.parent().is_some_and(Path::is_dir);
         let is_written = is_within(&path, &self.plan.write);
-        let is_read = is_written || is_within(&path, &self.plan.read) && !is_within(&path, &self.plan.masked);
+        let is_masked = is_within(&path, &self.plan.masked) && !is_within(&path, &self.plan.shown);
+        let is_read = is_written || is_within(&path, &self.plan.read) && !is_masked;
         let trouble = complaint.trouble;
         // Where it has files of its own, only what is there outside can be missed.
         let is_its_own = !is_read && self.is_private(&path) && !(exists && self.has_own_root);

@@ -163,6 +163,7 @@ mod tests {
             unix_sockets: false,
             read: paths(read),
             write: paths(write),
+            shown: Vec::new(),
             masked: paths(&["/Users/ada/notes/servers.toml"]),
             private: "/private/tmp/seawall-x".into(),
             ..Plan::off("files")

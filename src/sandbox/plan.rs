@@ -31,6 +31,8 @@ pub struct Plan {
     pub written: Vec<PathBuf>,
     /// Below a path that may be read, and not to be seen.
     pub masked: Vec<PathBuf>,
+    /// Below what is masked, and to be seen all the same: asked for by its own name.
+    pub shown: Vec<PathBuf>,
     /// Its own folder, where it is in none of the above, is not to be seen: it then
     /// starts in its private home.
     pub keeps_cwd: bool,
@@ -98,6 +100,7 @@ impl Plan {
             write: Vec::new(),
             written: Vec::new(),
             masked: Vec::new(),
+            shown: Vec::new(),
             keeps_cwd: true,
             network: Network::Open,
             unix_sockets: true,

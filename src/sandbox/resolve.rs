@@ -64,11 +64,14 @@ impl Policy {
         }
         let write = self.writable(around)?;
         let mut read = self.readable(around)?;
+        let named = read.clone();
         read.extend(base::files(self.profile == Profile::Strict, around));
         read.retain(|path| path.exists());
         simplify(&mut read);
         let masked: Vec<PathBuf> = around.protected.iter().filter_map(|path| path.canonicalize().ok()).collect();
         let masked: Vec<PathBuf> = masked.into_iter().filter(|path| is_within(path, &read)).collect();
+        let is_below = |path: &PathBuf| masked.iter().any(|own| path != own && path.starts_with(own));
+        let shown = named.into_iter().filter(is_below).collect();
         let cwd = around.cwd.canonicalize().unwrap_or_else(|_| around.cwd.to_owned());
         let keeps_cwd = is_within(&cwd, &read) || is_within(&cwd, &write);
         let written = [around.program, around.cwd].into_iter().map(Path::to_owned);
@@ -85,6 +88,7 @@ impl Policy {
             write,
             written,
             masked,
+            shown,
             keeps_cwd,
             network: self.network.clone(),
             unix_sockets: self.unix_sockets,

@@ -11,7 +11,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use super::{
     instance::Instance,
-    lane::{Lane, State, WAITING_MAX_CALLS},
+    lane::{INSTALLING, Lane, State, WAITING_MAX_CALLS},
     orders::Order,
     rounds, subscriptions,
 };
@@ -27,6 +27,8 @@ const WAKE_INTERVAL: Duration = Duration::from_secs(5);
 const END_NOTICE: Duration = Duration::from_millis(100);
 /// When to come back, where nobody knows.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
+/// The same while a package is being installed.
+const INSTALLING_RETRY_AFTER: Duration = Duration::from_secs(5);
 
 pub(super) async fn carry(lane: &Arc<Lane>, call: &Call) -> Outcome {
     lane.used();
@@ -209,7 +211,7 @@ impl Lane {
                 }
                 State::Idle => self.order(Order::Wake),
                 State::Stopped => return Err(draining()),
-                State::Backoff { .. } | State::Spawning | State::Handshaking => {}
+                State::Backoff { .. } | State::Installing | State::Spawning | State::Handshaking => {}
             }
             if state.changed().await.is_err() {
                 return Err(draining());
@@ -222,6 +224,7 @@ impl Lane {
         let unavailable = |reason: &str| Failure::new(Class::Unavailable, reason);
         let soon = Duration::from_secs(2);
         match &*self.state.borrow() {
+            State::Installing => unavailable(INSTALLING).retry_after(INSTALLING_RETRY_AFTER),
             State::Spawning | State::Handshaking | State::Idle => unavailable("it is still starting").retry_after(soon),
             State::Ready(_) => unavailable("its connection is being replaced").retry_after(soon),
             State::Backoff { until, reason } => {

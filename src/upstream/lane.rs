@@ -33,6 +33,8 @@ use crate::{
 pub(super) const WAITING_MAX_CALLS: usize = 32;
 /// How long a process has to end once its input was closed and it was asked to.
 pub(super) const STOP_GRACE: Duration = Duration::from_secs(6);
+/// Why there is no instance before the first one.
+pub(super) const INSTALLING: &str = "its package is being installed, which is done once";
 /// An instance of one session's own is stopped after so long without a call.
 const SESSION_IDLE: Duration = Duration::from_secs(600);
 
@@ -72,6 +74,8 @@ pub(super) enum Role {
 /// Where a lane is in its life.
 #[derive(Clone, Debug)]
 pub(super) enum State {
+    /// Something must be fetched before it can be started.
+    Installing,
     Spawning,
     Handshaking,
     Ready(Arc<Instance>),

@@ -120,6 +120,11 @@ impl Reconnect {
             // It was to replace the one that has ended meanwhile.
             Some(launch) => launch.await?,
             None => {
+                if let Some(preparation) = lane.common.connector.preparation() {
+                    lane.set(State::Installing);
+                    preparation.await?;
+                    lane.set(State::Spawning);
+                }
                 let connected = launch::connect(&lane).await?;
                 lane.set(State::Handshaking);
                 launch::greet(&lane, connected, Until::Known).await?

@@ -7,14 +7,14 @@ use tokio::time::Instant;
 
 use super::{
     common::Common,
-    lane::{Lane, State},
+    lane::{INSTALLING, Lane, State},
     pool::Pool,
 };
 use crate::{link::Vitals, sandbox::Report};
 
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Status {
-    /// spawning, handshaking, ready, idle, backoff, parked, draining, down.
+    /// installing, spawning, handshaking, ready, idle, backoff, parked, draining, down.
     pub state: &'static str,
     /// Why it is not ready.
     pub reason: Option<String>,
@@ -93,6 +93,10 @@ impl Status {
 
     fn describe(&mut self, lane: &Lane) {
         match &*lane.state.borrow() {
+            State::Installing => {
+                self.state = "installing";
+                self.reason = Some(INSTALLING.to_owned());
+            }
             State::Spawning => self.state = "spawning",
             State::Handshaking => self.state = "handshaking",
             State::Idle => self.state = "idle",

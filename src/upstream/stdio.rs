@@ -19,6 +19,7 @@ use crate::{
     call::{Answer, BoxFuture, Message, Method, Payload, Trail},
     egress::Egress,
     link::{Answerer, Connector, Gone, Inbox, Link, LinkError, StartError, Vitals},
+    packages::Packages,
     process::{self, Child, Command, SpawnError, tail::Tail},
     sandbox::denial::Reach,
     wire::peer::{End, Guilty, Limits, Listener, Peer},
@@ -42,12 +43,20 @@ pub struct StdioConnector {
     pub command: Command,
     /// The way out, for a server that has a list of places.
     pub egress: Option<Egress>,
+    /// Where what it runs is to be found out first.
+    pub packages: Option<Packages>,
     pub limits: Limits,
     pub tasks: TaskTracker,
     denials: Denials,
 }
 
 impl StdioConnector {
+    /// Runs what of `packages` the command asks for, instead of the command.
+    #[must_use]
+    pub fn with_packages(self, packages: Option<Packages>) -> Self {
+        StdioConnector { packages, ..self }
+    }
+
     /// `on_denied` hears what the sandbox kept the server from.
     pub fn new(
         command: Command,
@@ -56,14 +65,19 @@ impl StdioConnector {
         tasks: TaskTracker,
         on_denied: OnDenied,
     ) -> Self {
-        StdioConnector { command, egress, limits, tasks, denials: Denials::new(on_denied) }
+        StdioConnector { command, egress, packages: None, limits, tasks, denials: Denials::new(on_denied) }
     }
 }
 
 impl Connector for StdioConnector {
     fn connect(&self, number: u64, inbox: Arc<dyn Inbox>) -> BoxFuture<'_, Result<Arc<dyn Link>, StartError>> {
         Box::pin(async move {
-            let (child, pipes) = self.command.spawn(&self.tasks).await.map_err(|error| match error {
+            let prepared = match &self.packages {
+                Some(packages) => Some(packages.prepared().await?),
+                None => None,
+            };
+            let command = prepared.as_ref().unwrap_or(&self.command);
+            let (child, pipes) = command.spawn(&self.tasks).await.map_err(|error| match error {
                 SpawnError::Refused(_) => StartError::Refused(error.to_string()),
                 error if error.is_permanent() => StartError::Permanent(error.to_string()),
                 error => StartError::Transient(error.to_string()),
@@ -87,6 +101,11 @@ impl Connector for StdioConnector {
             self.tasks.spawn(link.clone().watch());
             Ok(Arc::new(link) as Arc<dyn Link>)
         })
+    }
+
+    fn preparation(&self) -> Option<BoxFuture<'_, Result<(), StartError>>> {
+        let packages = self.packages.as_ref().filter(|packages| packages.ready().is_none())?;
+        Some(Box::pin(async { packages.prepared().await.map(drop) }))
     }
 }
 

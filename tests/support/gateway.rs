@@ -145,7 +145,10 @@ impl Gateway {
             let ready = self.get("/readyz").await.ok()?;
             let states: serde_json::Value = serde_json::from_slice(&ready.body).ok()?;
             let states = states["servers"].as_object()?;
-            states.values().all(|state| state != "spawning" && state != "handshaking").then_some(())
+            states
+                .values()
+                .all(|state| state != "installing" && state != "spawning" && state != "handshaking")
+                .then_some(())
         })
         .await;
     }

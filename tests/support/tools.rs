@@ -29,6 +29,11 @@ pub fn conformance() -> Option<PathBuf> {
     INSTALLED.get_or_init(|| from_npm("conformance", &fixtures("conformance"))).clone()
 }
 
+/// Whether there is an npx, and a node to run what it brings.
+pub fn npx() -> bool {
+    on_path("node").is_some() && on_path("npx").is_some()
+}
+
 /// What the package-lock.json of `source` pins.
 fn from_npm(name: &str, source: &Path) -> Option<PathBuf> {
     on_path("node")?;

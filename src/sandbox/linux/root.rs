@@ -40,7 +40,7 @@ pub(super) fn build(plan: &Plan) -> Result<(), Refusal> {
     step("its private folders", private(plan))?;
     // Last of what is below other things: it must lie on top of them.
     for path in &plan.masked {
-        step("seawall's own files", mask(path))?;
+        step("seawall's own files", mask(path, &plan.shown))?;
     }
     step("its devices", devices())?;
     step("its names of hosts", hosts(plan))?;
@@ -154,19 +154,16 @@ fn lead(path: &Path, links_left: usize) -> std::io::Result<()> {
     Ok(())
 }
 
-/// Something else in the place of what is not to be seen.
-fn mask(path: &Path) -> std::io::Result<()> {
+/// Something else in the place of what is not to be seen, but for `shown` below it.
+fn mask(path: &Path, shown: &[PathBuf]) -> std::io::Result<()> {
     let target = new(path);
     if fs::metadata(&target)?.is_dir() {
         let options = CString::new("mode=0555,size=4k")?;
-        mount(
-            "tmpfs",
-            &target,
-            "tmpfs",
-            MountFlags::NOSUID | MountFlags::NODEV | MountFlags::RDONLY,
-            Some(options.as_c_str()),
-        )?;
-        return Ok(());
+        mount("tmpfs", &target, "tmpfs", MountFlags::NOSUID | MountFlags::NODEV, Some(options.as_c_str()))?;
+        for path in shown.iter().filter(|shown| shown.starts_with(path)) {
+            bind(path, false)?;
+        }
+        return set_flags(&target, libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV | libc::MOUNT_ATTR_RDONLY);
     }
     mount_bind_recursive(old(Path::new("/dev/null")), &target)?;
     Ok(())

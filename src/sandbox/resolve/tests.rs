@@ -120,6 +120,13 @@ fn seawalls_own_files_are_masked_and_never_writable() {
     assert_eq!(plan.masked, [own]);
     assert_eq!(plan.needs_full.len(), 1);
 
+    // What is asked for by name is seen in the midst of it, and nothing else is.
+    let package = place.file("project/.state/packages/x/index.js", "").parent().expect("a folder").to_owned();
+    place.protected.push(place.path("project/.state"));
+    let policy = Policy { read: vec![place.path("project"), package.clone()], ..Policy::default() };
+    let plan = place.plan(&policy, &tool, &[]).expect("a plan");
+    assert_eq!((plan.shown, plan.masked.len()), (vec![package], 2));
+
     for path in [place.path("project"), place.path("home"), PathBuf::from("/")] {
         let policy = Policy { write: vec![path.clone()], ..Policy::default() };
         assert!(place.plan(&policy, &tool, &[]).is_err(), "{}", path.display());

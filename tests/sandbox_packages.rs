@@ -1,0 +1,210 @@
+//! Servers of `npx`: installed once in a confined process that reaches the registry and
+//! nobody else, and then run with nothing but what their own policy gives.
+//!
+//! Packages are fetched from the registry that this machine's npm is configured to.
+
+#![cfg(target_os = "linux")]
+
+use std::{path::PathBuf, process::Output, time::Duration};
+
+use serde_json::{Value, json};
+
+mod support;
+
+use support::{Gateway, Launch, failure_of, process, scratch::Scratch, text_of, tools};
+
+const COMMAND: Duration = Duration::from_secs(120);
+
+/// A package of fixtures/interop/npm, with the version that is pinned there.
+fn pinned(name: &str) -> String {
+    let text = std::fs::read_to_string(tools::interop("npm/package.json")).expect("it is checked in");
+    let pins: Value = serde_json::from_str(&text).expect("JSON");
+    let name = format!("@modelcontextprotocol/{name}");
+    format!("{name}@{}", pins["dependencies"][&name].as_str().expect("a pinned version"))
+}
+
+fn npx(server: &str, words: &[&str], more: &str) -> String {
+    let command: Vec<&str> = ["npx", "-y"].iter().chain(words).copied().collect();
+    format!("[servers.{server}]\ncommand = {}\n{more}\n", json!(command))
+}
+
+/// The folders of what is installed.
+fn installed(folder: &Scratch) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(folder.file(".seawall/packages")).into_iter().flatten();
+    let mut folders: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).filter(|path| path.is_dir()).collect();
+    folders.sort();
+    folders
+}
+
+async fn why_not(gateway: &Gateway, server: &str) -> Value {
+    let client = gateway.client("/mcp").await;
+    client.call_tool(&format!("{server}__x"), json!({})).await
+}
+
+#[tokio::test]
+async fn a_package_is_installed_once_and_its_server_can_change_nothing_of_it() {
+    if !tools::npx() {
+        return;
+    }
+    let folder = Scratch::new();
+    folder.write("notes/a.txt", "hello");
+    let state = folder.file(".seawall").display().to_string();
+    // The server would write wherever below it is asked to.
+    let words = [&*pinned("server-filesystem"), ".", &state];
+    let config = npx("files", &words, "env = { GIVEN = \"x\" }\nsandbox = { read = [\".\"] }");
+    half_of_it_is_never_run(&folder, &config).await;
+    let mut gateway = Launch::beside(&folder, &config).start().await;
+    gateway.ready().await;
+    assert_eq!(gateway.server("files")["state"], "ready", "{}", gateway.log.text());
+    let client = gateway.client("/mcp").await;
+    let read = client.call_tool("files__read_text_file", json!({"path": folder.file("notes/a.txt")})).await;
+    assert_eq!(text_of(&read), "hello", "{read}");
+
+    // All of the folder may be read, in whose midst the package is, and seawall's own files are not.
+    for own in ["servers.toml", ".seawall/lock", "seawall.db"] {
+        let read = client.call_tool("files__read_text_file", json!({"path": folder.file(own)})).await;
+        assert!(text_of(&read).is_empty() || read["result"]["isError"] == true, "{own}: {read}");
+    }
+
+    let [own] = &installed(&folder)[..] else { panic!("{:?}", installed(&folder)) };
+    let package = own.join("node_modules/@modelcontextprotocol/server-filesystem");
+    let read = client.call_tool("files__read_text_file", json!({"path": package.join("package.json")})).await;
+    assert!(text_of(&read).contains("server-filesystem"), "{read}");
+    for target in [package.join("planted.js"), package.join("package.json"), own.join("planted.js")] {
+        let wrote = client.call_tool("files__write_file", json!({"path": target, "content": "planted"})).await;
+        assert_eq!(wrote["result"]["isError"], true, "{wrote}");
+        assert!(!std::fs::read_to_string(&target).unwrap_or_default().contains("planted"));
+    }
+    let sandbox = &gateway.server("files")["sandbox"];
+    let told = (&sandbox["profile"], &sandbox["tier"], &sandbox["network"], &sandbox["not_enforced"]);
+    assert_eq!(told, (&json!("standard"), &json!("full"), &json!("none"), &json!([])), "{sandbox}");
+    let connect = "require('net').connect(443, '192.0.2.1').on('error', e => console.log(e.code)).setTimeout(9e3, \
+                   () => process.exit(9))";
+    let out = {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_seawall"));
+        command.arg("--config").arg(gateway.config()).args(["sandbox", "run", "files", "--", "node", "-e", connect]);
+        process::run(command, COMMAND)
+    };
+    assert_eq!(String::from_utf8_lossy(&out.stdout).trim(), "EPERM");
+    // Neither credentials nor caches of the installation are left in it.
+    let mut left: Vec<_> = std::fs::read_dir(own).expect("it is there").flatten().map(|e| e.file_name()).collect();
+    left.sort();
+    assert_eq!(left, ["node_modules", "package-lock.json", "package.json"]);
+    gateway.stop();
+    it_is_not_installed_again(&folder, &config, &package).await;
+}
+
+/// An installation whose gateway is killed leaves nothing that would be used.
+async fn half_of_it_is_never_run(folder: &Scratch, config: &str) {
+    let mut gateway = Launch::beside(folder, config).start().await;
+    let part = support::wait_until(COMMAND, "npm to have begun", async || {
+        let server = gateway.server("files");
+        assert_eq!(server["state"], "installing", "{server}\n{}", gateway.log.text());
+        assert!(server["reason"].as_str().expect("a reason").contains("being installed"), "{server}");
+        installed(folder).into_iter().find(|path| path.join("seawall-npm-cache").is_dir())
+    })
+    .await;
+    gateway.kill();
+    assert!(part.ends_with(part.file_stem().expect("a name").to_str().expect("text").to_owned() + ".part"));
+    assert!(!part.with_extension("json").exists() && !part.with_extension("").exists());
+    // What somebody else has planted there is not taken over either.
+    std::fs::write(part.join("planted.js"), "planted").expect("it is root's or ours");
+}
+
+/// Nor needed are a network and npm's cache.
+async fn it_is_not_installed_again(folder: &Scratch, config: &str, package: &std::path::Path) {
+    let made = |path: &std::path::Path| std::fs::metadata(path).and_then(|data| data.modified()).expect("it is there");
+    let first = made(package);
+    folder.write("servers.toml", config);
+    let listed = offline(folder, &["call", "files__list_allowed_directories"]);
+    assert!(listed.status.success(), "{}", String::from_utf8_lossy(&listed.stderr));
+    assert!(String::from_utf8_lossy(&listed.stdout).contains("seawall-test-"));
+    assert_eq!(made(package), first);
+
+    // Another version is another installation; so says the edit of servers.toml.
+    let gateway = Launch::beside(folder, config).start().await;
+    gateway.ready().await;
+    assert_eq!(gateway.server("files")["state"], "ready", "{}", gateway.log.text());
+    assert_eq!((made(package), installed(folder).len()), (first, 1));
+    let version = pinned("server-filesystem");
+    let other = format!("{}@2026.7.10", version.rsplit_once('@').expect("a version").0);
+    gateway.edit(&config.replace(&version, &other));
+    support::wait_until(COMMAND, "the other version to serve", async || {
+        let server = gateway.server("files");
+        let whole = installed(folder).iter().filter(|path| path.with_extension("json").is_file()).count();
+        (whole == 2 && server["state"] == "ready").then_some(())
+    })
+    .await;
+}
+
+/// With no network at all.
+fn offline(folder: &Scratch, words: &[&str]) -> Output {
+    let mut command = std::process::Command::new("unshare");
+    if !rustix::process::geteuid().is_root() {
+        command.args(["--user", "--map-current-user"]);
+    }
+    command.arg("--net").arg(env!("CARGO_BIN_EXE_seawall")).args(words);
+    command.arg("--config").arg(folder.file("servers.toml")).current_dir(folder.path());
+    process::run(command, COMMAND)
+}
+
+#[tokio::test]
+async fn what_cannot_be_installed_is_told_in_words() {
+    if !tools::npx() {
+        return;
+    }
+    let unknown = "@modelcontextprotocol/server-that-nobody-has-made";
+    let no_version = "@modelcontextprotocol/server-memory@9999.0.0";
+    let config = npx("unknown", &[unknown], "")
+        + &npx("version", &[no_version], "")
+        + &npx("bin", &["-p", "semver@7.7.2", "no-such-program"], "")
+        + &npx("folder", &["./folder"], "")
+        + &npx("shell", &["-c", "true"], "");
+    let gateway = Gateway::start(&config).await;
+    gateway.ready().await;
+    for (server, expected) in [
+        ("unknown", "there is no package @modelcontextprotocol/server-that-nobody-has-made in npm's registry"),
+        ("version", "there is no such version of @modelcontextprotocol/server-memory@9999.0.0"),
+        ("bin", "no program no-such-program came with semver@7.7.2"),
+        ("folder", "/folder is not the name of a package in a registry"),
+        ("shell", "npx with -c is not understood"),
+    ] {
+        let server_now = gateway.server(server);
+        assert_eq!(server_now["state"], "parked", "{server_now}");
+        assert!(server_now["reason"].as_str().is_some_and(|why| why.contains(expected)), "{server_now}");
+        let failure = why_not(&gateway, server).await;
+        assert_eq!(failure_of(&failure)["class"], "unavailable", "{failure}");
+        assert!(text_of(&failure).contains(expected), "{failure}");
+    }
+    // What was not finished is not there.
+    assert_eq!(installed(&gateway.folder).iter().filter(|path| path.extension().is_none()).count(), 0);
+}
+
+#[tokio::test]
+async fn a_registry_that_cannot_be_reached_is_tried_again() {
+    if !tools::npx() {
+        return;
+    }
+    // The registry is the one that npm is told by its environment, and nobody listens there.
+    let config = npx("x", &[&pinned("server-memory")], "");
+    let gateway = Launch::new(&config).env("npm_config_registry", "http://127.0.0.1:9/").start().await;
+    gateway.ready().await;
+    let server = gateway.server("x");
+    assert_eq!(server["state"], "backoff", "{server}");
+    assert!(server["reason"].as_str().is_some_and(|why| why.contains("registry cannot be reached")), "{server}");
+}
+
+#[tokio::test]
+async fn without_namespaces_nothing_is_installed() {
+    if !tools::npx() {
+        return;
+    }
+    let poor = support::machine::Machine { is_root: rustix::process::geteuid().is_root(), has_namespaces: false };
+    let wrapper = poor.wrapper();
+    let words: Vec<&str> = wrapper.iter().map(String::as_str).collect();
+    let gateway = Launch::new(&npx("x", &[&pinned("server-memory")], "")).through(&words).start().await;
+    gateway.ready().await;
+    let reason = gateway.server("x")["reason"].to_string();
+    assert!(reason.contains("cannot be installed confined") && reason.contains("needs namespaces"), "{reason}");
+    assert!(installed(&gateway.folder).iter().all(|path| !path.join("node_modules").exists()));
+}
