@@ -148,6 +148,14 @@ async fn seawalls_own_files_are_not_there_even_below_a_folder_that_may_be_read()
         assert!(found.is_empty() || found.contains("os error"), "{own}: {found}");
     }
     assert!(read(".seawall/lock").await.contains("os error"));
+    // What lies in their place cannot be written to either.
+    for own in ["servers.toml", "seawall.db"] {
+        let append = format!("echo x >> {}", folder.file(own).display());
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_seawall"));
+        command.arg("--config").arg(gateway.config()).args(["sandbox", "run", "fix", "--", "/bin/sh", "-c", &append]);
+        let output = support::process::run(command, std::time::Duration::from_secs(60));
+        assert!(!output.status.success(), "{own}: {output:?}");
+    }
 }
 
 #[tokio::test]

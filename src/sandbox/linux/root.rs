@@ -165,8 +165,12 @@ fn mask(path: &Path, shown: &[PathBuf]) -> std::io::Result<()> {
         }
         return set_flags(&target, libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV | libc::MOUNT_ATTR_RDONLY);
     }
-    mount_bind_recursive(old(Path::new("/dev/null")), &target)?;
-    Ok(())
+    // Not /dev/null: that may be written to wherever it is.
+    let empty = Path::new(SCRATCH).join("empty");
+    fs::write(&empty, "")?;
+    fs::set_permissions(&empty, fs::Permissions::from_mode(0o444))?;
+    mount_bind_recursive(&empty, &target)?;
+    set_flags(&target, libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV | libc::MOUNT_ATTR_RDONLY)
 }
 
 /// Home, temporary files and shared memory: writable, its own, bounded, gone with it.
