@@ -5,7 +5,15 @@
 
 #![cfg(target_os = "linux")]
 
-use std::{path::PathBuf, process::Output, time::Duration};
+use std::{
+    collections::HashMap,
+    io::{BufRead as _, BufReader, Write as _},
+    net::{TcpListener, TcpStream},
+    path::PathBuf,
+    process::Output,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use serde_json::{Value, json};
 
@@ -207,4 +215,130 @@ async fn without_namespaces_nothing_is_installed() {
     let reason = gateway.server("x")["reason"].to_string();
     assert!(reason.contains("cannot be installed confined") && reason.contains("needs namespaces"), "{reason}");
     assert!(installed(&gateway.folder).iter().all(|path| !path.join("node_modules").exists()));
+}
+
+/// Answers every GET with what it was given for that path, and notes what was asked for.
+struct Registry {
+    address: std::net::SocketAddr,
+    files: Arc<Mutex<HashMap<String, Vec<u8>>>>,
+    asked: Arc<Mutex<Vec<String>>>,
+    credentials: Arc<Mutex<Vec<String>>>,
+}
+
+impl Registry {
+    fn start() -> Registry {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
+        let address = listener.local_addr().expect("it has an address");
+        let registry = Registry { address, files: Arc::default(), asked: Arc::default(), credentials: Arc::default() };
+        let (files, asked, credentials) =
+            (registry.files.clone(), registry.asked.clone(), registry.credentials.clone());
+        std::thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                let _ = answer(stream, &files, &asked, &credentials);
+            }
+        });
+        registry
+    }
+
+    fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.address)
+    }
+
+    /// A package with one version, whose archive is said to be at `archive`.
+    fn publish(&self, name: &str, archive: &str, bytes: Vec<u8>) {
+        let version = json!({ "name": name, "version": "1.0.0", "bin": { name: "a.js" },
+            "scripts": { "postinstall": SCRIPT }, "hasInstallScript": true, "dist": { "tarball": archive } });
+        let document = json!({ "name": name, "dist-tags": { "latest": "1.0.0" }, "versions": { "1.0.0": version } });
+        let mut files = self.files.lock().expect("nobody has panicked");
+        files.insert(format!("/{name}"), document.to_string().into_bytes());
+        files.insert(format!("/{name}.tgz"), bytes);
+    }
+
+    fn asked(&self) -> Vec<String> {
+        self.asked.lock().expect("nobody has panicked").clone()
+    }
+}
+
+const SCRIPT: &str = "env > left-by-script; touch left-by-script";
+
+fn answer(
+    mut stream: TcpStream,
+    files: &Mutex<HashMap<String, Vec<u8>>>,
+    asked: &Mutex<Vec<String>>,
+    credentials: &Mutex<Vec<String>>,
+) -> std::io::Result<()> {
+    let mut lines = BufReader::new(stream.try_clone()?).lines();
+    let first = lines.next().unwrap_or_else(|| Ok(String::new()))?;
+    for line in lines.map_while(Result::ok).take_while(|line| !line.is_empty()) {
+        if let Some(told) = line.to_ascii_lowercase().strip_prefix("authorization: ") {
+            credentials.lock().expect("nobody has panicked").push(told.to_owned());
+        }
+    }
+    let path = first.split(' ').nth(1).unwrap_or_default().to_owned();
+    let found = files.lock().expect("nobody has panicked").get(&path).cloned();
+    asked.lock().expect("nobody has panicked").push(path);
+    let (status, body) = found.map_or(("404 Not Found", Vec::new()), |body| ("200 OK", body));
+    let head = format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", body.len());
+    stream.write_all(head.as_bytes())?;
+    stream.write_all(&body)
+}
+
+fn archive(folder: &Scratch, name: &str) -> Vec<u8> {
+    let package = json!({ "name": name, "version": "1.0.0", "bin": { name: "a.js" },
+        "scripts": { "postinstall": SCRIPT } });
+    folder.write("made/package/package.json", &package.to_string());
+    folder.write("made/package/a.js", "#!/usr/bin/env node\n");
+    let mut tar = std::process::Command::new("tar");
+    tar.args(["-czf", "-", "-C"]).arg(folder.file("made")).arg("package");
+    let output = process::run(tar, COMMAND);
+    assert!(output.status.success(), "{output:?}");
+    output.stdout
+}
+
+#[test]
+fn an_installation_reaches_the_registry_alone_and_runs_no_script() {
+    if !tools::npx() {
+        return;
+    }
+    let (folder, registry, other) = (Scratch::new(), Registry::start(), Registry::start());
+    let bytes = archive(&folder, "small");
+    registry.publish("small", &registry.url("/small.tgz"), bytes.clone());
+    registry.publish("sent-on", &other.url("/sent-on.tgz"), bytes.clone());
+    other.publish("sent-on", "", bytes);
+    let config =
+        npx("small", &["small"], "env = { TOKEN = \"s3cret-of-the-server\" }") + &npx("sent-on", &["sent-on"], "");
+    let config = folder.write("servers.toml", &config);
+    let elsewhere = "//packages.example.com/:_authToken=for-somebody-else";
+    let credentials = format!("//{}/:_authToken=for-the-registry\n{elsewhere}\n", registry.address);
+    folder.write(".npmrc", &credentials);
+    let show = |server: &str| {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_seawall"));
+        command.args(["sandbox", "show", server, "--config"]).arg(&config);
+        command.env("npm_config_registry", registry.url("/")).current_dir(folder.path());
+        process::run(command, COMMAND)
+    };
+    let shown = show("small");
+    assert!(shown.status.success(), "{shown:?}");
+    let [own] = &installed(&folder)[..] else { panic!("{:?}", installed(&folder)) };
+    assert!(String::from_utf8_lossy(&shown.stdout).contains(&own.display().to_string()), "{shown:?}");
+    assert_eq!(registry.asked(), ["/small", "/small.tgz"]);
+    let told = registry.credentials.lock().expect("nobody has panicked").clone();
+    assert!(!told.is_empty() && told.iter().all(|told| told == "bearer for-the-registry"), "{told:?}");
+    let mut files: Vec<_> = std::fs::read_dir(own.join("node_modules/small"))
+        .expect("it is there")
+        .flatten()
+        .map(|e| e.file_name())
+        .collect();
+    files.sort();
+    assert_eq!(files, ["a.js", "package.json"]);
+
+    // A second time nobody is asked.
+    assert!(show("small").status.success());
+    assert_eq!(registry.asked().len(), 2);
+
+    let refused = show("sent-on");
+    let said = String::from_utf8_lossy(&refused.stderr);
+    let expected = format!("comes from {}, which is none of npm's registries here", other.address);
+    assert!(!refused.status.success() && said.contains(&expected), "{refused:?}");
+    assert_eq!((registry.asked().len(), other.asked()), (3, Vec::new()));
 }
