@@ -284,6 +284,41 @@ fn a_database_overwritten_while_open_is_set_aside() {
     assert!(store.close(PATIENCE));
 }
 
+/// SQLite takes such a file for a new one, and whoever opens it next deletes its journal.
+#[test]
+fn a_database_emptied_while_open_is_set_aside() {
+    let (_folder, path) = in_folder();
+    let store = opened(Settings::at(&path));
+    hand_over(&store, 10);
+    assert!(store.flush(PATIENCE));
+    fs::File::options().write(true).truncate(true).open(&path).expect("emptied");
+    hand_over(&store, 20);
+    assert!(store.flush(PATIENCE), "{:?}", store.health());
+    assert_eq!(rows(&path), 20, "those that came since");
+    let told = events(&path, EventType::DatabaseRecreated);
+    assert_eq!((told.len(), &told[0]["reason"]), (1, &"damaged".into()));
+    let aside = PathBuf::from(told[0]["set_aside"].as_str().expect("a path"));
+    assert!(aside.exists(), "{}", aside.display());
+    hand_over(&store, 5);
+    assert!(store.close(PATIENCE));
+    assert_eq!(rows(&path), 25);
+}
+
+/// What another program has left of it has no tables.
+#[test]
+fn a_database_whose_tables_are_gone_is_set_aside() {
+    let (_folder, path) = in_folder();
+    let store = opened(Settings::at(&path));
+    let other = Connection::open(&path).expect("opens");
+    other.execute_batch("DROP TABLE events; DROP TABLE failures; PRAGMA user_version = 0").expect("dropped");
+    drop(other);
+    hand_over(&store, 20);
+    assert!(store.flush(PATIENCE), "{:?}", store.health());
+    assert_eq!(rows(&path), 20, "those that came since");
+    assert_eq!(events(&path, EventType::DatabaseRecreated)[0]["reason"], "damaged");
+    assert!(store.close(PATIENCE));
+}
+
 #[test]
 fn a_journal_cut_short_costs_its_end_only() {
     let (folder, path) = in_folder();

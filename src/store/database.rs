@@ -75,24 +75,34 @@ impl Database {
     /// Writes all of `rows` or none. Rows that are there already are left alone, so a
     /// batch whose end is in doubt can be written again.
     pub(super) fn commit<'a>(&mut self, rows: impl IntoIterator<Item = &'a Record>) -> Result<(), Trouble> {
+        self.insert_all(rows).map_err(or_damaged)?;
+        // Asked after the fact: rows that went into a file which nobody can find any
+        // more are written again into its successor.
+        let found = fs::metadata(&self.path).map_err(|_| Trouble::Gone)?;
+        if FileId::from(&found) != self.file {
+            return Err(Trouble::Gone);
+        }
+        // Before anybody opens it: beside an empty file SQLite deletes the journal, which
+        // then is all that is left of the rows.
+        if found.len() == 0 {
+            return Err(Trouble::Damaged("the file is empty".to_owned()));
+        }
+        self.is_readable()
+    }
+
+    fn insert_all<'a>(&mut self, rows: impl IntoIterator<Item = &'a Record>) -> Result<(), Trouble> {
         let batch = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         for row in rows {
             insert(&batch, row)?;
         }
-        batch.commit()?;
-        // Asked after the fact: rows that went into a file which nobody can find any
-        // more are written again into its successor.
-        match FileId::of(&self.path) {
-            Some(file) if file == self.file => self.is_readable(),
-            _ => Err(Trouble::Gone),
-        }
+        Ok(batch.commit()?)
     }
 
     /// Whether others still find a database here. This connection may not notice for days
     /// that somebody has overwritten the file: it has the pages in memory.
     fn is_readable(&self) -> Result<(), Trouble> {
         let other = Connection::open_with_flags(&self.path, OpenFlags::SQLITE_OPEN_READ_ONLY);
-        match other.map_err(Trouble::from).and_then(|other| glance(&other)) {
+        match other.map_err(Trouble::from).and_then(|other| glance(&other)).map_err(or_damaged) {
             Err(damaged @ Trouble::Damaged(_)) => Err(damaged),
             // Out of descriptors, say: that is no word about the file.
             _ => Ok(()),
@@ -106,12 +116,23 @@ impl Database {
 
 /// The head of the file and the oldest rows: pages that no batch has just written anew.
 fn glance(connection: &Connection) -> Result<(), Trouble> {
-    schema::version(connection)?;
+    if schema::version(connection)? == 0 {
+        return Err(Trouble::Damaged("its tables are gone".to_owned()));
+    }
     for table in ["failures", "events"] {
         let oldest = format!("SELECT * FROM {table} ORDER BY rowid LIMIT 1");
         connection.query_row(&oldest, [], |_| Ok(())).optional()?;
     }
     Ok(())
+}
+
+/// A file that was opened had its tables: one that lacks them now is damaged. SQLite has
+/// no code of its own for that.
+fn or_damaged(trouble: Trouble) -> Trouble {
+    match trouble {
+        Trouble::Unusable(why) if why.contains("no such table") => Trouble::Damaged(why),
+        other => other,
+    }
 }
 
 /// A connection to the file, which is made if there is none. Nothing is written yet.
@@ -267,7 +288,13 @@ pub(super) struct FileId {
 
 impl FileId {
     pub(super) fn of(path: &Path) -> Option<FileId> {
-        fs::metadata(path).ok().map(|file| FileId { device: file.dev(), inode: file.ino() })
+        fs::metadata(path).ok().as_ref().map(FileId::from)
+    }
+}
+
+impl From<&fs::Metadata> for FileId {
+    fn from(file: &fs::Metadata) -> Self {
+        FileId { device: file.dev(), inode: file.ino() }
     }
 }
 
