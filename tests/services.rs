@@ -56,6 +56,18 @@ fn an_exit_code_is_recorded_with_the_last_words_and_passed_on() {
 }
 
 #[test]
+fn of_many_last_words_the_last_are_kept() {
+    let services = Services::script(
+        "seq -f 'at frame number %g of a long trace' 300 >&2; echo 'FATAL: the cause' >&2; exit 1",
+        "",
+    );
+    assert_eq!(ending(services.to_the_end()), 1);
+    let crash = services.last("service_crash");
+    let words = crash["stderr_tail"].as_str().expect("words");
+    assert!(words.ends_with("FATAL: the cause") && words.starts_with('…'), "{words}");
+}
+
+#[test]
 fn a_signal_is_recorded_and_the_wrapper_ends_by_the_same() {
     for signal in [Signal::SEGV, Signal::KILL, Signal::ABORT, Signal::TERM] {
         let services = Services::script(&format!("kill -{} $$", signal.as_raw()), "");

@@ -7,7 +7,7 @@ use anyhow::{Context as _, bail};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use super::{block_on, load_config, told_to_stop};
+use super::{block_on, load_config, profile_on_usr2, told_to_stop};
 use crate::{
     config::{Config, Options, ServiceKind},
     emit::{self, Settings},
@@ -36,7 +36,8 @@ pub struct Args {
 pub fn run(args: Args, config: Option<PathBuf>) -> anyhow::Result<ExitCode> {
     let (_, config) = load_config(config, Overrides::default())?;
     let settings = settings(args.name.as_deref(), &config)?;
-    block_on(serve(settings))
+    let profiles = config.gateway.state.join("heap");
+    block_on(serve(settings, profiles))
 }
 
 /// Those of the one service that is meant.
@@ -68,7 +69,8 @@ fn settings(name: Option<&str>, config: &Config) -> anyhow::Result<Settings> {
     Ok(settings.clone())
 }
 
-async fn serve(settings: Settings) -> anyhow::Result<ExitCode> {
+async fn serve(settings: Settings, profiles: PathBuf) -> anyhow::Result<ExitCode> {
+    tokio::spawn(profile_on_usr2(profiles, "emit-server"));
     let listen = settings.listen;
     let listener = TcpListener::bind(listen).await.with_context(|| format!("cannot listen on {listen}"))?;
     let address = listener.local_addr().context("the listener has no address")?;

@@ -1,7 +1,7 @@
 //! `seawall tasks`: the scheduled services: which there are, what became of their runs, and
 //! one run now.
 
-use std::{io::Write as _, path::PathBuf, process::ExitCode};
+use std::{io::Write as _, path::PathBuf, process::ExitCode, sync::Arc};
 
 use anyhow::{Context as _, bail};
 use serde_json::{Value, json};
@@ -127,6 +127,8 @@ fn steps(name: &str, config: &Config) -> anyhow::Result<ExitCode> {
         report: marker::steps_path(&config.gateway.state, name),
         database: config.gateway.database.clone(),
     };
+    // It profiles services; a task that is asked by mistake goes on.
+    signal_hook::flag::register(signal_hook::consts::SIGUSR2, Arc::default()).context("signals cannot be heard")?;
     let all_done = tasks::run::run(&task).context("signals cannot be waited for")?;
     Ok(if all_done { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

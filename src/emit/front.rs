@@ -13,6 +13,7 @@ use hyper::{
     header::{ACCEPT, HeaderName, HeaderValue},
 };
 use jiff::Timestamp;
+use serde::Serialize;
 use serde_json::json;
 use tokio::{sync::oneshot, time::timeout};
 
@@ -26,7 +27,7 @@ use super::{
 use crate::{
     listener::{body, guard},
     store::{
-        ReadError,
+        EventRecord, ReadError,
         intake::{IntakeReader, Key, NewEvent, Page, Receipt, Refused, Submission},
     },
     text,
@@ -186,10 +187,18 @@ async fn get(server: &Arc<Server>, request: &Request<Incoming>) -> Reply {
     match page.await {
         Ok(Page { epoch, events, seq, has_more }) => {
             let next = Cursor { epoch, seq }.to_string();
-            reply::json(StatusCode::OK, &json!({ "events": events, "next": next, "more": has_more }))
+            reply::json(StatusCode::OK, &Listing { events, next, more: has_more })
         }
         Err(why) => reply::unavailable(&why, RETRY_AFTER_S),
     }
+}
+
+/// Written down as it is: a value that was parsed in between would lose digits, or not be.
+#[derive(Serialize)]
+struct Listing {
+    events: Vec<EventRecord>,
+    next: String,
+    more: bool,
 }
 
 /// From where the client left off, or from now.

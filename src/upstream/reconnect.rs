@@ -27,7 +27,7 @@ use super::{
 };
 use crate::{
     link::{Gone, StartError},
-    store::EventType,
+    store::{EventType, redact},
 };
 
 /// A process that answers nothing any more is not asked politely for long.
@@ -277,7 +277,7 @@ impl Reconnect {
                 "instance": instance.map(|instance| instance.number),
                 "reason": reason,
                 "exit_status": gone.exit_status,
-                "stderr_tail": gone.stderr_tail,
+                "stderr_tail": gone.stderr_tail.as_deref().map(redact::tail),
                 "restart_attempt": attempt,
                 "retry_in_ms": u64::try_from(delay.as_millis()).unwrap_or(u64::MAX),
             }),

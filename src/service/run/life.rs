@@ -21,7 +21,7 @@ use crate::{
         monitor::{self, Shared, State},
         record::Recorder,
     },
-    store::EventType,
+    store::{EventType, redact},
 };
 
 /// A life that has begun.
@@ -98,7 +98,8 @@ impl Running<'_> {
             "signal": signal,
             "restart_attempt": self.attempt,
             "duration_ms": duration_ms,
-            "stderr_tail": if is_failure { tail.last_words() } else { None },
+            // Its end is what matters, and what would be cut off.
+            "stderr_tail": tail.last_words().filter(|_| is_failure).map(|words| redact::tail(&words)),
             "planned": how == How::Planned,
             "reason": reason(how, stopping, code),
             "pid": shared.pid,
