@@ -139,6 +139,40 @@ async fn one_request_of_a_batch_can_be_cancelled_and_a_question_of_it_answered_i
     assert_eq!(asking.reply().await["result"]["structuredContent"]["result"], json!({"roots": []}));
 }
 
+#[tokio::test]
+async fn a_question_of_a_batch_for_json_alone_goes_to_the_standing_stream_or_is_refused() {
+    let gateway = gateway().await;
+    let hello = Hello::version(BATCHED).capabilities(json!({"roots": {}}));
+    let plain = Arc::new(gateway.client_as("/mcp/fix", hello.accept("application/json")).await);
+    let ask = call(1, "ask", json!({"method": "roots/list"}));
+    let refused = tokio::time::timeout(SOON, post(&plain, std::slice::from_ref(&ask))).await.expect("refused at once");
+    let refused = array(&refused.text());
+    assert!(by_id(&refused, &json!(1)).to_string().contains("reads no stream"), "{refused:?}");
+
+    let mut standing = plain.listen().await;
+    let asking = tokio::spawn({
+        let plain = plain.clone();
+        async move { post(&plain, &[ask]).await }
+    });
+    let question = question(&mut standing).await;
+    assert_eq!(plain.respond(&question["id"], json!({"roots": []})).await, 202);
+    let replies = array(&asking.await.expect("no panic").text());
+    assert_eq!(by_id(&replies, &json!(1))["result"]["structuredContent"]["result"], json!({"roots": []}));
+}
+
+/// The next message on a standing stream that wants an answer.
+async fn question(stream: &mut support::Exchange<'_>) -> Value {
+    let next = async {
+        loop {
+            let message = stream.next().await.expect("the stream stays open");
+            if message.get("id").is_some() {
+                return message;
+            }
+        }
+    };
+    tokio::time::timeout(SOON, next).await.expect("a question")
+}
+
 /// The next line that is not of the lists, which may have changed a moment ago.
 fn answer(client: &mut StdioClient) -> String {
     loop {

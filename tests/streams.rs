@@ -169,3 +169,35 @@ async fn a_question_of_the_server_reaches_the_client_that_called() {
         assert!(message.get("id").is_none(), "the question went to another client too: {message}");
     }
 }
+
+#[tokio::test]
+async fn a_question_of_a_call_for_json_alone_goes_to_the_standing_stream_or_is_refused() {
+    let gateway = Gateway::start(&fixture("fix", &[])).await;
+    gateway.ready().await;
+    let hello = Hello::default().capabilities(json!({"sampling": {}})).accept("application/json");
+    let client = Arc::new(gateway.client_as("/mcp", hello).await);
+    let params = json!({"messages": [], "maxTokens": 1});
+    let ask = json!({"method": "sampling/createMessage", "params": params});
+    let refused = timeout(SOON, client.call_tool("fix__ask", ask.clone())).await.expect("refused at once");
+    assert!(refused.to_string().contains("reads no stream"), "{refused}");
+
+    let mut standing = client.listen().await;
+    let calling = tokio::spawn({
+        let client = client.clone();
+        async move { client.call_tool("fix__ask", ask).await }
+    });
+    let question = timeout(SOON, async {
+        loop {
+            // List changes of the server's start may come before.
+            let message = standing.next().await.expect("the stream stays open");
+            if message["method"] == "sampling/createMessage" {
+                return message;
+            }
+        }
+    });
+    let question = question.await.expect("a question");
+    let answer = json!({"role": "assistant", "content": {"type": "text", "text": "hm"}, "model": "m"});
+    assert_eq!(client.respond(&question["id"], answer.clone()).await, 202);
+    let reply = calling.await.expect("no panic");
+    assert_eq!(reply["result"]["structuredContent"]["result"], answer, "{reply}");
+}

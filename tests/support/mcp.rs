@@ -31,11 +31,19 @@ pub struct Hello {
     pub capabilities: Value,
     pub name: String,
     pub headers: Vec<(String, String)>,
+    /// What it takes as the reply to a POST.
+    pub accept: &'static str,
 }
 
 impl Default for Hello {
     fn default() -> Self {
-        Hello { version: "2025-11-25".into(), capabilities: json!({}), name: "harness".into(), headers: Vec::new() }
+        Hello {
+            version: "2025-11-25".into(),
+            capabilities: json!({}),
+            name: "harness".into(),
+            headers: Vec::new(),
+            accept: "application/json, text/event-stream",
+        }
     }
 }
 
@@ -50,6 +58,11 @@ impl Hello {
 
     pub fn capabilities(mut self, capabilities: Value) -> Hello {
         self.capabilities = capabilities;
+        self
+    }
+
+    pub fn accept(mut self, accept: &'static str) -> Hello {
+        self.accept = accept;
         self
     }
 
@@ -233,10 +246,8 @@ impl Client {
     fn head(&self, verb: &str, extra: &str, body: Option<usize>) -> String {
         let Client { address, path, .. } = self;
         let mut head = format!("{verb} {path} HTTP/1.1\r\nHost: {address}\r\n");
-        head += match verb {
-            "GET" => "Accept: text/event-stream\r\n",
-            _ => "Accept: application/json, text/event-stream\r\n",
-        };
+        let accept = if verb == "GET" { "text/event-stream" } else { self.hello.accept };
+        head += &format!("Accept: {accept}\r\n");
         if let Some(length) = body {
             head += &format!("Content-Type: application/json\r\nContent-Length: {length}\r\n");
         }

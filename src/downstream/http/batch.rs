@@ -43,7 +43,7 @@ pub(super) async fn answer(
     for item in items {
         match item {
             Ok(Envelope::Message(Message::Request { id, method, params })) => {
-                match Request::begin(front, session, &stream, &id, method, params) {
+                match Request::begin(front, session, (accepts, &stream), &id, method, params) {
                     Ok(request) => requests.push(request),
                     Err(error) => refused.push(Parts::response(&id, Answer::Error(error)).joined()),
                 }
@@ -116,7 +116,7 @@ impl Request {
     fn begin(
         front: &Front,
         session: &Arc<HttpSession>,
-        stream: &Arc<Mailbox>,
+        (accepts, stream): (Accepts, &Arc<Mailbox>),
         id: &Payload,
         method: Method,
         params: Option<Payload>,
@@ -128,7 +128,7 @@ impl Request {
         let own = Arc::new(Mailbox::default());
         let enrolment = Enrolment::begin(session, id, &own)
             .ok_or_else(|| rpc_error(OVERLOADED, "seawall: too many requests of this session are under way"))?;
-        let back = Arc::new(CallWire { stream: stream.clone(), outbox: session.outbox.clone() });
+        let back = Arc::new(CallWire { stream: stream.clone(), session: session.clone(), streams: accepts.streams });
         let answer = front.gate.ask(&session.session, id.clone(), method, params, back);
         Ok(Request { id: id.clone(), own, answer, _enrolment: enrolment })
     }

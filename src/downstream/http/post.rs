@@ -152,7 +152,7 @@ async fn request_reply(
         let error = rpc_error(OVERLOADED, "seawall: too many requests of this session are under way");
         return reply::message(Parts::response(&id, Answer::Error(error)));
     };
-    let back = Arc::new(CallWire { stream: mailbox.clone(), outbox: session.outbox.clone() });
+    let back = Arc::new(CallWire { stream: mailbox.clone(), session: session.clone(), streams: accepts.streams });
     let answer = front.gate.ask(&session.session, id.clone(), method, params, back);
     let mut running = Running::new(mailbox.clone(), answer, Some(enrolment), OnDisconnect::GoOn, &front.tasks);
     // A client that knows how to come back gets an id to come back with, before its

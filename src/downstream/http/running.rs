@@ -79,7 +79,8 @@ impl Running {
         Running { mailbox, answer: Some(answer), end, on_disconnect, tasks: tasks.clone() }
     }
 
-    /// Waits for the first message. Without `streams` the client takes only the answer.
+    /// Waits for the first message. Without `streams` the client takes only the answer; no
+    /// question of a session is among what it misses.
     pub(super) async fn first(&mut self, streams: bool) -> First {
         let Some(answer) = &mut self.answer else { return First::Cancelled };
         loop {

@@ -10,6 +10,7 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::tapes::{Reader, Tapes};
@@ -148,14 +149,10 @@ impl Outbox {
             || self.standing().put(Mail::Message(message));
     }
 
-    async fn ask(&self, method: Method, params: Option<Payload>, stream: Option<&Mailbox>) -> Answer {
-        self.questions
-            .ask(|id| {
-                let message = Parts::request(id, &method, params.map(|params| params.on_one_line())).joined();
-                stream.is_some_and(|stream| stream.put(Mail::Message(message.clone())))
-                    || self.standing().put(Mail::Message(message))
-            })
-            .await
+    /// `deliver` says whether the client will read it.
+    async fn ask(&self, method: Method, params: Option<Payload>, deliver: impl FnOnce(Bytes) -> bool) -> Answer {
+        let message = |id| Parts::request(id, &method, params.map(|params| params.on_one_line())).joined();
+        self.questions.ask(|id| deliver(message(id))).await
     }
 }
 
@@ -168,23 +165,37 @@ impl Wire for StandingWire {
     }
 
     fn ask(&self, method: Method, params: Option<Payload>) -> BoxFuture<'_, Answer> {
-        Box::pin(self.0.ask(method, params, None))
+        Box::pin(self.0.ask(method, params, |question| self.0.standing().put(Mail::Message(question))))
     }
 }
 
 /// The way to the client of one call: its own stream, else the standing one.
 pub(super) struct CallWire {
     pub(super) stream: Arc<Mailbox>,
-    pub(super) outbox: Arc<Outbox>,
+    pub(super) session: Arc<HttpSession>,
+    /// Whether the call's reply may become a stream.
+    pub(super) streams: bool,
+}
+
+impl CallWire {
+    /// A question that nobody reads would keep its call waiting: where the reply is plain
+    /// JSON, it needs a standing stream that is open now.
+    fn deliver(&self, question: Bytes) -> bool {
+        let standing = self.session.outbox.standing();
+        if self.streams {
+            return self.stream.put(Mail::Message(question.clone())) || standing.put(Mail::Message(question));
+        }
+        self.session.tapes.is_read_from(&standing) && standing.put(Mail::Message(question))
+    }
 }
 
 impl Wire for CallWire {
     fn tell(&self, method: Method, params: Option<Payload>) {
-        self.outbox.tell(&method, params, Some(&self.stream));
+        self.session.outbox.tell(&method, params, Some(&self.stream));
     }
 
     fn ask(&self, method: Method, params: Option<Payload>) -> BoxFuture<'_, Answer> {
-        Box::pin(self.outbox.ask(method, params, Some(&self.stream)))
+        Box::pin(self.session.outbox.ask(method, params, |question| self.deliver(question)))
     }
 }
 

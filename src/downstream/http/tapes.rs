@@ -105,6 +105,11 @@ impl Tapes {
         self.tapes().values().any(|tape| tape.is_read())
     }
 
+    /// Whether a client is reading what this mailbox gets.
+    pub(super) fn is_read_from(&self, mailbox: &Arc<Mailbox>) -> bool {
+        self.tapes().values().any(|tape| Arc::ptr_eq(&tape.mailbox, mailbox) && tape.is_read())
+    }
+
     /// Forgets the streams that ended long ago.
     pub(super) fn expire(&self) {
         self.tapes().retain(|_, tape| tape.ended_for().is_none_or(|ended| ended < ENDED_MAX));
