@@ -8,13 +8,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bytes::Bytes;
 use futures_util::future::join_all;
 use hyper::{Response, StatusCode};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     Front,
     body::ReplyBody,
     post::{self, Accepts, OVERLOADED},
     reply,
-    running::{Enrolment, First, OnDisconnect, Running},
+    running::{self, Enrolment, First, OnDisconnect, Running},
     session::{CallWire, HttpSession},
 };
 use crate::{
@@ -62,19 +63,21 @@ pub(super) async fn answer(
             *response.status_mut() = StatusCode::BAD_REQUEST;
             response
         }
-        (false, _) => run(front, session, accepts, stream, requests, refused).await,
+        (false, _) => run(&front.tasks, session, accepts, stream, requests, refused).await,
     }
 }
 
 async fn run(
-    front: &Arc<Front>,
+    tasks: &TaskTracker,
     session: &Arc<HttpSession>,
     accepts: Accepts,
     stream: Arc<Mailbox>,
     requests: Vec<Request>,
     refused: Vec<Bytes>,
 ) -> Response<ReplyBody> {
-    let replies = Arc::new(Replies { gathered: Mutex::new(Some(refused)), stream: stream.clone() });
+    let give_up = CancellationToken::new();
+    let gathered = Mutex::new(Some(refused));
+    let replies = Arc::new(Replies { gathered, stream: stream.clone(), give_up: give_up.clone() });
     let all = {
         let replies = replies.clone();
         Box::pin(async move {
@@ -83,7 +86,7 @@ async fn run(
             Answer::Result(Payload::literal("{}"))
         })
     };
-    let mut running = Running::new(stream.clone(), all, None, OnDisconnect::GoOn, &front.tasks);
+    let mut running = Running::new(stream.clone(), all, None, OnDisconnect::GoOn, tasks).of_several(give_up);
     let first = running.first(accepts.streams).await;
     let gathered = replies.begin_stream();
     match first {
@@ -138,6 +141,7 @@ impl Request {
             biased;
             answer = self.answer => replies.put(Parts::response(&self.id, answer.on_one_line()).joined()),
             () = self.own.cancelled() => {}
+            () = replies.give_up.cancelled() => replies.put(Parts::response(&self.id, running::given_up()).joined()),
         }
     }
 }
@@ -147,6 +151,8 @@ struct Replies {
     /// `None` once they go to the stream.
     gathered: Mutex<Option<Vec<Bytes>>>,
     stream: Arc<Mailbox>,
+    /// Nobody came back to the stream for long.
+    give_up: CancellationToken,
 }
 
 impl Replies {
@@ -160,5 +166,44 @@ impl Replies {
     /// What is there already; all that follows goes to the stream.
     fn begin_stream(&self) -> Vec<Bytes> {
         self.gathered.lock().unwrap_or_else(PoisonError::into_inner).take().unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::{downstream::mailbox::Mail, testing};
+
+    #[tokio::test(start_paused = true)]
+    async fn each_request_that_is_open_when_nobody_came_back_is_told_so() {
+        let session = Arc::new(HttpSession::new(Arc::new(testing::session()), Arc::default(), &Arc::default()));
+        let stream = Arc::new(Mailbox::default());
+        let request = |id, answer: BoxFuture<'static, Answer>| {
+            let (id, own) = (Payload::literal(id), Arc::new(Mailbox::default()));
+            let enrolment = Enrolment::begin(&session, &id, &own).expect("there is room");
+            Request { id, own, answer, _enrolment: enrolment }
+        };
+        let hangs = || Box::pin(std::future::pending());
+        let quick = Box::pin(std::future::ready(Answer::Result(Payload::literal("{}"))));
+        let requests = vec![request("1", hangs()), request("2", quick), request("3", hangs()), request("4", hangs())];
+        let progress = Parts::notification(&Method::of("notifications/progress"), None).joined();
+        assert!(stream.put(Mail::Message(progress)));
+        let accepts = Accepts { streams: true };
+        drop(run(&TaskTracker::new(), &session, accepts, stream, requests, Vec::new()).await);
+        session.cancel(&Payload::literal("3"));
+        tokio::time::sleep(running::DESERTED_MAX + Duration::from_secs(1)).await;
+        let mut late = session.tapes.resume("1-0").expect("it is kept").expect("there is more");
+        let mut told = String::new();
+        while let Some(event) = late.next().await {
+            told.push_str(std::str::from_utf8(&event).expect("UTF-8"));
+        }
+        for part in
+            [r#""id":1,"error""#, r#""id":2,"result""#, r#""id":4,"error""#, "was connected", "it was cancelled"]
+        {
+            assert_eq!(told.matches(part).count(), if part.starts_with('"') { 1 } else { 2 }, "{part}: {told}");
+        }
+        assert!(!told.contains(r#""id":3"#), "nothing is owed to what was taken back: {told}");
     }
 }

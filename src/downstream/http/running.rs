@@ -7,7 +7,7 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use tokio::time::sleep;
-use tokio_util::task::TaskTracker;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{session::HttpSession, tape::Tape};
 use crate::{
@@ -18,7 +18,7 @@ use crate::{
 
 /// So long a call of a session goes on without anybody who could hear its answer. Longer
 /// than clients try to come back; a lost connection must not hold a place for ever.
-const DESERTED_MAX: Duration = Duration::from_secs(120);
+pub(super) const DESERTED_MAX: Duration = Duration::from_secs(120);
 const GIVEN_UP: i64 = -32000;
 
 /// A call that no task has yet: it runs in the future of its HTTP request.
@@ -29,6 +29,8 @@ pub(super) struct Running {
     /// What is to be done when the call has ended, however that happens.
     end: Option<Enrolment>,
     on_disconnect: OnDisconnect,
+    /// Of several requests: tells each that it was given up, for it to end with that.
+    give_up: Option<CancellationToken>,
     tasks: TaskTracker,
 }
 
@@ -76,7 +78,14 @@ impl Running {
         on_disconnect: OnDisconnect,
         tasks: &TaskTracker,
     ) -> Self {
-        Running { mailbox, answer: Some(answer), end, on_disconnect, tasks: tasks.clone() }
+        Running { mailbox, answer: Some(answer), end, on_disconnect, give_up: None, tasks: tasks.clone() }
+    }
+
+    /// Stands for several requests, each of which answers for itself once `give_up` tells
+    /// it that nobody came back; `answer` ends with the last of them.
+    pub(super) fn of_several(mut self, give_up: CancellationToken) -> Self {
+        self.give_up = Some(give_up);
+        self
     }
 
     /// Waits for the first message. Without `streams` the client takes only the answer; no
@@ -132,21 +141,28 @@ impl Running {
 
     fn spawn(&mut self, deserted: impl Future<Output = ()> + Send + 'static) {
         let Some(answer) = self.answer.take() else { return };
-        let (mailbox, end) = (self.mailbox.clone(), self.end.take());
+        let (mailbox, end, give_up) = (self.mailbox.clone(), self.end.take(), self.give_up.take());
         self.tasks.spawn(async move {
+            let mut answer = answer;
             tokio::select! {
                 biased;
-                answer = answer => mailbox.answer(answer),
+                answer = &mut answer => mailbox.answer(answer),
                 () = mailbox.cancelled() => {}
                 // For whoever comes back after all.
-                () = deserted => mailbox.answer(given_up()),
+                () = deserted => mailbox.answer(match give_up {
+                    Some(give_up) => {
+                        give_up.cancel();
+                        answer.as_mut().await
+                    }
+                    None => given_up(),
+                }),
             }
-            drop(end);
+            drop((answer, end));
         });
     }
 }
 
-fn given_up() -> Answer {
+pub(super) fn given_up() -> Answer {
     let waited = crate::text::duration(DESERTED_MAX);
     let why = format!("seawall: nobody was connected to this request's stream for {waited}; it was cancelled");
     Answer::Error(rpc_error(GIVEN_UP, why))
