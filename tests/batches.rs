@@ -213,6 +213,37 @@ async fn over_stdio_a_batch_is_answered_by_one() {
 }
 
 #[tokio::test]
+async fn over_stdio_a_batch_right_behind_initialize_waits_for_it() {
+    let gateway = gateway().await;
+    for (version, takes) in [(BATCHED, true), ("2025-06-18", false)] {
+        let mut client = StdioClient::start(&gateway.config(), &["--join", "fix"]);
+        let hello =
+            json!({"protocolVersion": version, "capabilities": {}, "clientInfo": {"name": "pipe", "version": "1"}});
+        let initialize = json!({"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": hello});
+        let batch = json!([call(1, "echo", json!({"n": 1})), ping(2)]);
+        // In one write, so that the handshake cannot be over in between.
+        client.send(&format!("{initialize}\n{batch}\n{}", json!([call(3, "hang", json!({})), ping(4), cancelled(3)])));
+        let welcome: Value = serde_json::from_str(&answer(&mut client)).expect("JSON");
+        assert_eq!(welcome["result"]["protocolVersion"], version, "{welcome}");
+        let lines = [answer(&mut client), answer(&mut client)];
+        if !takes {
+            for line in lines {
+                let error: Value = serde_json::from_str(&line).expect("JSON");
+                assert_eq!((&error["id"], &error["error"]["code"]), (&Value::Null, &json!(-32600)), "{error}");
+            }
+            assert_eq!(gateway.server("fix")["calls"], 1, "what is refused is not called");
+            continue;
+        }
+        let replies: Vec<Value> = lines.iter().flat_map(|line| array(line)).collect();
+        assert_eq!(replies.len(), 3, "nothing is owed to what was cancelled: {replies:?}");
+        assert_eq!(by_id(&replies, &json!(1))["result"]["structuredContent"], json!({"n": 1}));
+        for id in [2, 4] {
+            assert_eq!(by_id(&replies, &json!(id))["result"], json!({}));
+        }
+    }
+}
+
+#[tokio::test]
 async fn an_array_of_a_server_on_a_pipe_is_taken_apart() {
     let gateway = gateway().await;
     let client = gateway.client("/mcp/fix").await;

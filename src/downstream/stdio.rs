@@ -91,6 +91,23 @@ enum Opening {
     Open(Arc<Session>),
 }
 
+impl Opening {
+    fn is_open(&self) -> bool {
+        matches!(self, Opening::Open(_))
+    }
+
+    fn has_batches(&self) -> bool {
+        matches!(self, Opening::Open(session) if &*session.protocol == BATCH_VERSION)
+    }
+}
+
+/// How the handshake that may be under way has ended.
+async fn ended(opening: &watch::Sender<Opening>) -> Opening {
+    let mut opening = opening.subscribe();
+    let ended = opening.wait_for(|opening| !matches!(opening, Opening::UnderWay)).await;
+    ended.map(|opening| opening.clone()).unwrap_or_default()
+}
+
 struct Front {
     gate: Arc<dyn Gate>,
     scope: Scope,
@@ -111,10 +128,12 @@ impl Listener for Front {
     }
 
     fn takes_batches(&self) -> bool {
-        matches!(self.opening(), Opening::Open(session) if &*session.protocol == BATCH_VERSION)
+        // While the handshake goes on, nobody knows yet.
+        matches!(self.opening(), Opening::UnderWay) || self.opening().has_batches()
     }
 
-    /// Answered together, when the last of them is.
+    /// Answered together, when the last of them is, and not before the handshake has ended:
+    /// if that brings a version without batches, the whole is refused.
     fn on_batch(&self, peer: &Peer, messages: Vec<Message>, strays: Vec<Malformed>) {
         let mut replies: Vec<Bytes> = strays.into_iter().map(|stray| malformed_reply(stray).joined()).collect();
         let mut running = Vec::new();
@@ -127,8 +146,12 @@ impl Listener for Front {
                 },
             }
         }
-        let peer = peer.clone();
+        let (peer, opening) = (peer.clone(), self.opening.clone());
         self.calls.spawn(async move {
+            if !ended(&opening).await.has_batches() {
+                running.iter().for_each(JoinHandle::abort);
+                return peer.complain(malformed_reply(Malformed::batch()));
+            }
             for reply in running {
                 // One that was cancelled is owed nothing.
                 replies.extend(reply.await);
@@ -191,7 +214,7 @@ impl Front {
         if method.as_str() == "initialize" && matches!(self.opening(), Opening::Awaited) {
             return self.initialize(peer, id, params, Arc::new(StdioWire(peer.clone())));
         }
-        match self.answer(peer, &id, method, params) {
+        match self.answer(peer, &id, method, params, Opening::is_open) {
             Ok(answer) => {
                 let (peer_of_call, answered) = (peer.clone(), id.clone());
                 self.run(peer, id, async move {
@@ -203,12 +226,14 @@ impl Front {
     }
 
     /// The answer to a request of a session, or the JSON-RPC error that is due at once.
+    /// One that waits for the handshake is asked if that ends in what `admits` it.
     fn answer(
         &self,
         peer: &Peer,
         id: &Payload,
         method: Method,
         params: Option<Payload>,
+        admits: fn(&Opening) -> bool,
     ) -> Result<BoxFuture<'static, Answer>, Payload> {
         let back: Back = Arc::new(StdioWire(peer.clone()));
         Ok(match (method.as_str(), self.opening()) {
@@ -219,7 +244,10 @@ impl Front {
                 Box::pin(std::future::ready(Answer::Result(Payload::literal("{}"))))
             }
             (_, Opening::Awaited) => return Err(rpc_error(INVALID_REQUEST, NOT_INITIALIZED)),
-            (_, Opening::UnderWay) => Box::pin(self.once_open(id.clone(), method, params, back)),
+            (_, Opening::UnderWay) => Box::pin(self.once_open(id.clone(), method, params, back, admits)),
+            (_, opening @ Opening::Open(_)) if !admits(&opening) => {
+                return Err(rpc_error(INVALID_REQUEST, Malformed::batch().reason));
+            }
             (_, Opening::Open(session)) => self.gate.ask(&session, id.clone(), method, params, back),
         })
     }
@@ -232,7 +260,7 @@ impl Front {
         method: Method,
         params: Option<Payload>,
     ) -> Result<JoinHandle<Bytes>, Payload> {
-        let answer = self.answer(peer, id, method, params)?;
+        let answer = self.answer(peer, id, method, params, Opening::has_batches)?;
         let named = id.clone();
         self.start(id.clone(), async move { Parts::response(&named, answer.await.on_one_line()).joined() })
     }
@@ -288,12 +316,15 @@ impl Front {
         method: Method,
         params: Option<Payload>,
         back: Back,
+        admits: fn(&Opening) -> bool,
     ) -> impl Future<Output = Answer> + Send + use<> {
-        let (gate, mut opening) = (self.gate.clone(), self.opening.subscribe());
+        let (gate, opening) = (self.gate.clone(), self.opening.clone());
         async move {
-            let ended = opening.wait_for(|opening| !matches!(opening, Opening::UnderWay)).await;
-            match ended.map(|opening| opening.clone()) {
-                Ok(Opening::Open(session)) => gate.ask(&session, id, method, params, back).await,
+            match ended(&opening).await {
+                ended @ Opening::Open(_) if !admits(&ended) => {
+                    Answer::Error(rpc_error(INVALID_REQUEST, Malformed::batch().reason))
+                }
+                Opening::Open(session) => gate.ask(&session, id, method, params, back).await,
                 _ => Answer::Error(rpc_error(INVALID_REQUEST, NOT_INITIALIZED)),
             }
         }

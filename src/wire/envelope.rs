@@ -125,12 +125,13 @@ fn is_request_id(id: &RawValue) -> bool {
 impl Malformed {
     fn array(text: &Bytes) -> Self {
         let is_json = serde_json::from_slice::<&RawValue>(text).is_ok();
-        let reason = if is_json {
-            "no JSON-RPC message: an array; messages come one by one, but for sessions of 2025-03-26"
-        } else {
-            "no JSON"
-        };
-        Malformed { id: None, is_json, reason: reason.to_owned() }
+        if is_json { Malformed::batch() } else { Malformed { id: None, is_json, reason: "no JSON".to_owned() } }
+    }
+
+    /// A batch where there are none.
+    pub fn batch() -> Self {
+        let reason = "no JSON-RPC message: an array; messages come one by one, but for sessions of 2025-03-26";
+        Malformed { id: None, is_json: true, reason: reason.to_owned() }
     }
 
     /// Finds out what is wrong with text that did not parse as an envelope.
