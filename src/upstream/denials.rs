@@ -202,10 +202,10 @@ mod tests {
     #[test]
     fn a_text_is_added_and_nothing_else_changes() {
         let result = Payload::literal(r#"{"x":1e400,"content":[{"type":"hologram","n":1.0}],"isError":true}"#);
-        assert_eq!(
-            with_text(&result, "blocked \"so\"").as_str(),
-            r#"{"x":1e400,"content":[{"type":"hologram","n":1.0},{"type":"text","text":"seawall: blocked \"so\""}],"isError":true}"#
-        );
+        let begun =
+            r#"{"x":1e400,"content":[{"type":"hologram","n":1.0},{"type":"text","text":"seawall: blocked \"so\" ("#;
+        let told = format!("{begun}{FOR_A_PERSON})\"}}],\"isError\":true}}");
+        assert_eq!(with_text(&result, "blocked \"so\"").as_str(), told);
         let bare = Payload::literal(r#"{"isError":true}"#);
         assert!(with_text(&bare, "so").as_str().contains(r#""content":[{"type":"text""#));
     }
