@@ -1,6 +1,8 @@
 //! The store's promise: whatever happens to the database, nobody who hands a row over
 //! waits for it, and every row is in the database, in the spill file, or counted as lost.
 
+mod support;
+
 use std::{
     fs,
     os::unix::fs::PermissionsExt,
@@ -18,6 +20,7 @@ use seawall::{
         Written,
     },
 };
+use support::disk::Disk;
 use tempfile::TempDir;
 
 /// Nothing here takes this long; it is there so that a hang becomes a failure.
@@ -163,7 +166,7 @@ fn a_full_database_spills_and_heals() {
 fn a_disk_that_is_full_and_has_room_again_loses_nothing_uncounted() {
     const PRODUCED: usize = 5_000;
     let Some(disk) = Disk::of("size=1m") else { return };
-    let path = disk.0.path().join("seawall.db");
+    let path = disk.path().join("seawall.db");
     let store = opened(Settings::at(&path));
     hand_over(&store, PRODUCED);
     assert!(!store.flush(PATIENCE), "one MiB cannot hold them all");
@@ -176,7 +179,7 @@ fn a_disk_that_is_full_and_has_room_again_loses_nothing_uncounted() {
 #[test]
 fn a_read_only_folder_degrades_and_nothing_more() {
     let Some(disk) = Disk::of("size=64m,ro") else { return };
-    let path = disk.0.path().join("seawall.db");
+    let path = disk.path().join("seawall.db");
     let store = Store::open(Settings::at(&path));
     hand_over(&store, 500);
     assert!(!store.flush(PATIENCE));
@@ -515,38 +518,5 @@ fn wait_for(what: &str, so: impl Fn() -> bool) {
     while !so() {
         assert!(std::time::Instant::now() < until, "{what} did not come");
         std::thread::yield_now();
-    }
-}
-
-/// A small disk of its own, unmounted at the end.
-struct Disk(TempDir);
-
-impl Disk {
-    fn of(options: &str) -> Option<Disk> {
-        let folder = tempfile::tempdir().expect("folder");
-        let mounted = cfg!(target_os = "linux")
-            && Command::new("mount")
-                .args(["-t", "tmpfs", "-o", options, "tmpfs"])
-                .arg(folder.path())
-                .stderr(std::process::Stdio::null())
-                .status()
-                .is_ok_and(|status| status.success());
-        if !mounted {
-            eprintln!("skipped: mounting a disk takes root on Linux");
-        }
-        mounted.then_some(Disk(folder))
-    }
-
-    fn remount(&self, options: &str) {
-        let options = format!("remount,{options}");
-        let status = Command::new("mount").args(["-o", &options]).arg(self.0.path()).status().expect("mount");
-        assert!(status.success());
-    }
-}
-
-impl Drop for Disk {
-    fn drop(&mut self) {
-        // Lazily, as the test's own handles may still be open when it fails.
-        let _ = Command::new("umount").arg("-l").arg(self.0.path()).status();
     }
 }
