@@ -18,6 +18,7 @@ use crate::{
     control::{self, ControlError},
     downstream,
     gateway::{Gateway, reload::Overrides},
+    heap,
     session::{Gate as _, Scope},
 };
 
@@ -98,6 +99,7 @@ async fn relay(stream: tokio::io::BufReader<tokio::net::UnixStream>) -> anyhow::
 async fn own(server: Option<String>, config: Config) -> anyhow::Result<i32> {
     let drain = config.gateway.drain;
     let gateway = Gateway::builder().config(config).start();
+    heap::tidy();
     let scope = match server {
         None => Scope::All,
         Some(name) => match gateway.router().scope(&name) {
