@@ -28,8 +28,10 @@ use crate::{
     session::{Gate as _, Scope},
 };
 
+mod relay;
 mod tools;
 
+pub use relay::relay;
 pub use tools::{CallError, ToolLine, call_tool, list_tools};
 
 /// Paths of Unix sockets are limited to about a hundred bytes.

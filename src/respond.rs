@@ -8,7 +8,7 @@
 use serde::Serialize;
 
 use crate::{
-    call::{Answer, Call, Payload},
+    call::{Answer, Call, Method, Payload},
     failure::{Class, Failure, Recording},
     text,
 };
@@ -23,11 +23,7 @@ pub fn answer(call: &Call, failure: &Failure) -> Answer {
     let text = sentence(call, failure);
     let facts = FailureMeta::of(failure);
     if call.is_tool_call() {
-        return Answer::Result(Payload::of(&IsError {
-            content: [Text { r#type: "text", text: &text }],
-            is_error: true,
-            meta: Meta { failure: facts },
-        }));
+        return Answer::Result(is_error(&text, facts));
     }
     let code = match (failure.class, &failure.error) {
         // The server's own code means more to the client than ours.
@@ -36,6 +32,27 @@ pub fn answer(call: &Call, failure: &Failure) -> Answer {
         _ => SERVER_FAILED,
     };
     Answer::Error(Payload::of(&RpcError { code, message: &text, data: Meta { failure: facts } }))
+}
+
+/// The same where there is no gateway, and so no server's name that is certain, and no row.
+pub fn without_gateway(tool: Option<&str>, method: &str, failure: &Failure) -> Answer {
+    let facts = FailureMeta { id: None, ..FailureMeta::of(failure) };
+    let what = match tool {
+        Some(tool) => format!("tool \"{}\"", text::quote(tool, 100)),
+        None => text::quote(method, 100),
+    };
+    let text = format!("seawall: {what} {}: {}; {}", happened(failure.class), failure.message, advice(failure));
+    match method {
+        Method::TOOLS_CALL => Answer::Result(is_error(&text, facts)),
+        _ => {
+            Answer::Error(Payload::of(&RpcError { code: SERVER_FAILED, message: &text, data: Meta { failure: facts } }))
+        }
+    }
+}
+
+fn is_error(text: &str, facts: FailureMeta<'_>) -> Payload {
+    let content = [Text { r#type: "text", text }];
+    Payload::of(&IsError { content, is_error: true, meta: Meta { failure: facts } })
 }
 
 // Structs, never `json!`: a `Value` refuses numbers that a payload may hold.
@@ -152,7 +169,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::{call::Method, testing};
+    use crate::testing;
 
     fn rendered(call: &Call, failure: &Failure) -> serde_json::Value {
         match answer(call, failure) {

@@ -175,17 +175,6 @@ async fn an_unknown_server_is_refused_by_name() {
 }
 
 #[tokio::test]
-async fn a_gateway_that_dies_is_told_as_an_error() {
-    let mut gateway = Gateway::start(&fixture("fix", &[])).await;
-    gateway.ready().await;
-    let mut client = StdioClient::connect(&gateway.config(), &[]);
-    client.begin("tools/call", json!({"name": "fix__hang", "arguments": {}}));
-    gateway.kill();
-    assert_eq!(client.exited(SOON).code(), Some(1));
-    assert!(client.says("the gateway has ended"), "{}", client.log.text());
-}
-
-#[tokio::test]
 async fn a_server_that_dies_fails_its_calls_here_too() {
     let gateway = Gateway::start(&fixture("fix", &[])).await;
     let mut client = StdioClient::connect(&gateway.config(), &[]);

@@ -1,16 +1,12 @@
 //! `seawall stdio`: one MCP client on stdin and stdout.
 
-use std::{
-    path::PathBuf,
-    process::ExitCode,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-};
+use std::{path::PathBuf, process::ExitCode};
 
-use anyhow::{Context as _, bail};
-use tokio::io::{AsyncWriteExt as _, copy, stdin, stdout};
+use anyhow::bail;
+use tokio::{
+    io::{BufReader, stdin, stdout},
+    net::UnixStream,
+};
 
 use super::{block_on, load_config};
 use crate::{
@@ -60,7 +56,7 @@ async fn serve(args: Args, config: Config) -> anyhow::Result<i32> {
         match control::join(&config.gateway.state, args.server.clone()).await {
             Ok(stream) => {
                 eprintln!("seawall: joined the running gateway");
-                return relay(stream).await;
+                return relay(&config, args.server, stream).await;
             }
             Err(ControlError::NoGateway) if !args.join => {}
             Err(error) => return Err(error.into()),
@@ -70,29 +66,12 @@ async fn serve(args: Args, config: Config) -> anyhow::Result<i32> {
     own(args.server, config).await
 }
 
-/// Carries bytes between the client and the gateway, until one of them ends.
-async fn relay(stream: tokio::io::BufReader<tokio::net::UnixStream>) -> anyhow::Result<i32> {
-    let (mut read, mut write) = tokio::io::split(stream);
-    let client_ended = Arc::new(AtomicBool::new(false));
-    let input_ended = client_ended.clone();
-    tokio::spawn(async move {
-        let carried = copy(&mut stdin(), &mut write).await;
-        // Before the gateway can hear of it, whose end is then no surprise. An error is
-        // the gateway's end and not the client's.
-        input_ended.store(carried.is_ok(), Ordering::SeqCst);
-        // The end of the client's input is the end of the session: say so.
-        let _ = write.shutdown().await;
-    });
-    let mut out = stdout();
-    match copy(&mut read, &mut out).await {
-        // A gateway that is killed with something unread.
-        Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => {}
-        carried => drop(carried.context("the gateway's answers could not be passed on")?),
-    }
-    out.flush().await.context("the client does not read")?;
-    if !client_ended.load(Ordering::SeqCst) {
-        bail!("the gateway has ended; start the client's connection again once it is back");
-    }
+/// Carries the client's lines, also over the death of the gateway.
+async fn relay(config: &Config, server: Option<String>, link: BufReader<UnixStream>) -> anyhow::Result<i32> {
+    let state = &config.gateway.state;
+    let max_line_bytes = config.gateway.max_message_bytes;
+    control::relay((stdin(), stdout()), max_line_bytes, link, async || control::join(state, server.clone()).await)
+        .await?;
     Ok(0)
 }
 

@@ -157,10 +157,15 @@ pub struct Parts {
 
 impl Parts {
     pub fn request(id: u64, method: &Method, params: Option<Payload>) -> Self {
+        Parts::asking(id.to_string().as_bytes(), method, params)
+    }
+
+    /// `id` is JSON: a string or a number.
+    pub fn asking(id: &[u8], method: &Method, params: Option<Payload>) -> Self {
         let mut head = BytesMut::with_capacity(96);
         put_start(&mut head);
         head.put_slice(b",\"id\":");
-        head.put_slice(id.to_string().as_bytes());
+        head.put_slice(id);
         put_method(&mut head, method, params.is_some());
         Parts { head, body: params, tail: b"}" }
     }

@@ -1,0 +1,301 @@
+//! What has to be known of a conversation so that it can go on with another gateway: what is
+//! open, what the client said of itself once, and which ids are whose. Pure.
+
+use std::collections::{BTreeSet, HashMap};
+
+use bytes::Bytes;
+
+use crate::{
+    call::{Answer, Edit, Message, Method, Payload},
+    failure::{Class, Failure},
+    respond, text,
+    wire::{
+        batch,
+        envelope::{Envelope, Parts},
+    },
+};
+
+/// A gateway has 1024 of one client at most; what comes on top is refused by it.
+const OPEN_MAX_REQUESTS: usize = 2048;
+const SUBSCRIPTIONS_MAX: usize = 1024;
+const QUESTIONS_MAX: usize = 1024;
+
+/// The ids of the relay's own requests. Answers to the second kind interest nobody.
+const HELLO: Payload = Payload::literal("\"seawall-relay-hello\"");
+const AGAIN: Payload = Payload::literal("\"seawall-relay-again\"");
+const CANCELLED: Method = Method::of("notifications/cancelled");
+
+#[derive(Default)]
+pub(super) struct Ledger {
+    /// What the client asked and has no answer to, by the id's text.
+    open: HashMap<Payload, Open>,
+    /// What the gateway asked and has no answer to: the id that the client knows, and the gateway's.
+    questions: HashMap<Payload, Payload>,
+    /// How many gateways there were before this one. Each counts its questions from the start.
+    life: u32,
+    hello: Option<Hello>,
+    log_level: Option<Payload>,
+    /// URIs, as JSON.
+    subscriptions: BTreeSet<String>,
+}
+
+/// A request of the client, with the one thing of its params that is needed later.
+enum Open {
+    Initialize(Option<Payload>),
+    Call(Option<String>),
+    LogLevel(Option<Payload>),
+    Subscribe(Option<Payload>),
+    Unsubscribe(Option<Payload>),
+    Other(Method),
+}
+
+/// The handshake that the client had.
+#[derive(Debug)]
+struct Hello {
+    params: Option<Payload>,
+    /// Which lists it was promised to hear about.
+    promised: Vec<&'static str>,
+    is_initialized: bool,
+}
+
+const LISTS: [&str; 3] = ["tools", "prompts", "resources"];
+
+impl Ledger {
+    /// The line as the gateway is to get it; `None` if it is not for this gateway.
+    pub(super) fn from_client(&mut self, line: Bytes) -> Option<Bytes> {
+        match Envelope::parse(&line) {
+            Ok(Envelope::Message(message)) => self.heard(message),
+            Ok(Envelope::Response { id, answer }) => match self.questions.remove(&id) {
+                // To a gateway that is gone. Of the first, it is the client's mistake, and heard.
+                None => return (self.life == 0).then_some(line),
+                Some(theirs) if theirs != id => {
+                    return Some(Parts::response(&theirs, answer.on_one_line()).joined());
+                }
+                Some(_) => {}
+            },
+            Err(_) if batch::is_batch(&line) => {
+                for envelope in batch::parse(&line).into_iter().flatten().flatten() {
+                    match envelope {
+                        Envelope::Message(message) => self.heard(message),
+                        Envelope::Response { id, .. } => drop(self.questions.remove(&id)),
+                    }
+                }
+            }
+            // The gateway says what is wrong with it.
+            Err(_) => {}
+        }
+        Some(line)
+    }
+
+    fn heard(&mut self, message: Message) {
+        match message {
+            Message::Request { id, method, params } if self.open.len() < OPEN_MAX_REQUESTS => {
+                self.open.insert(kept(&id), Open::of(method, params));
+            }
+            Message::Notification { method, params } => match method.as_str() {
+                "notifications/initialized" => {
+                    if let Some(hello) = &mut self.hello {
+                        hello.is_initialized = true;
+                    }
+                }
+                "notifications/cancelled" => {
+                    if let Some(id) = params.and_then(|params| params.member("requestId")) {
+                        self.open.remove(&id);
+                    }
+                }
+                _ => {}
+            },
+            Message::Request { .. } => {}
+        }
+    }
+
+    /// The line as the client is to get it; `None` if it is not for the client.
+    pub(super) fn from_gateway(&mut self, line: Bytes) -> Option<Bytes> {
+        match Envelope::parse(&line) {
+            Ok(Envelope::Response { id, .. }) if id == AGAIN => return None,
+            Ok(Envelope::Response { id, answer }) => self.answered(&id, &answer),
+            Ok(Envelope::Message(Message::Request { id, method, params })) => {
+                let known = self.known_as(&id);
+                if self.questions.len() < QUESTIONS_MAX {
+                    self.questions.insert(kept(&known), kept(&id));
+                }
+                if known != id {
+                    return Some(Parts::asking(known.as_bytes(), &method, params).joined());
+                }
+            }
+            Ok(Envelope::Message(Message::Notification { method, params: Some(params) })) if method == CANCELLED => {
+                let Some(id) = params.member("requestId") else { return Some(line) };
+                let known = self.known_as(&id);
+                self.questions.remove(&known);
+                if known != id {
+                    let params = params.edit(&[("requestId", Edit::Set(known))]);
+                    return Some(Parts::notification(&method, Some(params)).joined());
+                }
+            }
+            Ok(Envelope::Message(_)) => {}
+            Err(_) => {
+                for envelope in batch::parse(&line).into_iter().flatten().flatten() {
+                    if let Envelope::Response { id, answer } = envelope {
+                        self.answered(&id, &answer);
+                    }
+                }
+            }
+        }
+        Some(line)
+    }
+
+    /// Which id the client sees in place of this gateway's, which may have been its predecessor's.
+    fn known_as(&self, id: &Payload) -> Payload {
+        match self.life {
+            0 => id.clone(),
+            life => Payload::of(&format!("seawall-relay-{life}-{}", id.as_str())),
+        }
+    }
+
+    fn answered(&mut self, id: &Payload, answer: &Answer) {
+        let Some(open) = self.open.remove(id) else { return };
+        let Answer::Result(result) = answer else { return };
+        match open {
+            Open::Initialize(params) => {
+                self.hello = Some(Hello { params, promised: promised(result), is_initialized: false })
+            }
+            Open::LogLevel(level) => self.log_level = level,
+            Open::Subscribe(Some(uri)) if self.subscriptions.len() < SUBSCRIPTIONS_MAX => {
+                self.subscriptions.insert(uri.as_str().to_owned());
+            }
+            Open::Unsubscribe(Some(uri)) => {
+                self.subscriptions.remove(uri.as_str());
+            }
+            Open::Subscribe(_) | Open::Unsubscribe(_) | Open::Call(_) | Open::Other(_) => {}
+        }
+    }
+
+    /// The gateway is gone: what the client is told of all that was open with it.
+    pub(super) fn bereave(&mut self) -> Vec<Bytes> {
+        let lost = Failure::new(Class::Lost, "the gateway ended while it was open").outcome_unknown();
+        let mut last = Vec::with_capacity(self.open.len() + self.questions.len());
+        for (id, open) in self.open.drain() {
+            last.push(Parts::response(&id, open.failed(&lost)).joined());
+        }
+        for (known, _) in self.questions.drain() {
+            let params = Payload::literal(r#"{"reason":"the gateway that asked has ended"}"#)
+                .edit(&[("requestId", Edit::Set(known))]);
+            last.push(Parts::notification(&CANCELLED, Some(params)).joined());
+        }
+        self.life += 1;
+        last
+    }
+
+    /// What a client hears that asks while there is no gateway.
+    pub(super) fn refuse(&mut self, line: Bytes) -> Vec<Bytes> {
+        let none = Failure::new(Class::Unavailable, "no gateway is running, start one with `seawall serve`");
+        let mut answers = Vec::new();
+        for envelope in batch::messages(&line).unwrap_or_default() {
+            match envelope {
+                Envelope::Message(Message::Request { id, method, params }) => {
+                    answers.push(Parts::response(&id, Open::of(method, params).failed(&none)).joined());
+                }
+                Envelope::Message(notification) => self.heard(notification),
+                // To a gateway that is gone.
+                Envelope::Response { .. } => {}
+            }
+        }
+        match batch::is_batch(&line) && !answers.is_empty() {
+            true => vec![batch::joined(&answers)],
+            false => answers,
+        }
+    }
+
+    /// What a gateway that is back has to be told, the handshake first; nothing for a client
+    /// that needs none or had none yet.
+    pub(super) fn greeting(&self) -> Vec<Bytes> {
+        let Some(hello) = &self.hello else { return Vec::new() };
+        let mut lines = vec![Parts::asking(HELLO.as_bytes(), &Method::of("initialize"), hello.params.clone()).joined()];
+        if !hello.is_initialized {
+            return lines;
+        }
+        lines.push(Parts::notification(&Method::of("notifications/initialized"), None).joined());
+        let mut again = |method, key, value: Payload| {
+            let params = Payload::literal("{}").edit(&[(key, Edit::Set(value))]);
+            lines.push(Parts::asking(AGAIN.as_bytes(), &Method::of(method), Some(params)).joined());
+        };
+        if let Some(level) = &self.log_level {
+            again("logging/setLevel", "level", level.clone());
+        }
+        for uri in &self.subscriptions {
+            again("resources/subscribe", "uri", as_payload(uri));
+        }
+        lines
+    }
+
+    /// Whether this line is the answer to the handshake, and that it was taken.
+    pub(super) fn is_welcome(line: &Bytes) -> Result<bool, String> {
+        match Envelope::parse(line) {
+            Ok(Envelope::Response { id, answer: Answer::Result(_) }) if id == HELLO => Ok(true),
+            Ok(Envelope::Response { id, answer: Answer::Error(error) }) if id == HELLO => {
+                Err(text::quote(&error.text("message").unwrap_or_default(), 200))
+            }
+            _ => Ok(false),
+        }
+    }
+
+    /// What may have changed between two gateways.
+    pub(super) fn news(&self) -> Vec<Bytes> {
+        let Some(hello) = self.hello.as_ref().filter(|hello| hello.is_initialized) else { return Vec::new() };
+        let lists = hello
+            .promised
+            .iter()
+            .map(|list| Parts::notification(&Method::from(&*format!("notifications/{list}/list_changed")), None));
+        let resources = self.subscriptions.iter().map(|uri| {
+            let params = Payload::literal("{}").edit(&[("uri", Edit::Set(as_payload(uri)))]);
+            Parts::notification(&Method::of("notifications/resources/updated"), Some(params))
+        });
+        lists.chain(resources).map(Parts::joined).collect()
+    }
+}
+
+impl Open {
+    fn of(method: Method, params: Option<Payload>) -> Self {
+        let member = |key| params.as_ref().and_then(|params| params.member(key)).map(|value| kept(&value));
+        match method.as_str() {
+            Method::TOOLS_CALL => Open::Call(params.and_then(|params| params.text("name"))),
+            "initialize" => Open::Initialize(params.as_ref().map(kept)),
+            "logging/setLevel" => Open::LogLevel(member("level")),
+            "resources/subscribe" => Open::Subscribe(member("uri")),
+            "resources/unsubscribe" => Open::Unsubscribe(member("uri")),
+            _ => Open::Other(method),
+        }
+    }
+
+    fn failed(&self, failure: &Failure) -> Answer {
+        let method = match self {
+            Open::Call(tool) => return respond::without_gateway(tool.as_deref(), "tools/call", failure),
+            Open::Initialize(_) => "initialize",
+            Open::LogLevel(_) => "logging/setLevel",
+            Open::Subscribe(_) => "resources/subscribe",
+            Open::Unsubscribe(_) => "resources/unsubscribe",
+            Open::Other(method) => method.as_str(),
+        };
+        respond::without_gateway(None, method, failure)
+    }
+}
+
+/// Which lists a client was promised to hear about.
+fn promised(result: &Payload) -> Vec<&'static str> {
+    let capabilities = result.member("capabilities");
+    let is_promised = |list: &&str| {
+        let told = capabilities.as_ref()?.member(list)?.member("listChanged")?;
+        Some(told.as_str() == "true")
+    };
+    LISTS.into_iter().filter(|list| is_promised(list).unwrap_or(false)).collect()
+}
+
+/// A copy, so that the line it came in is not kept for it.
+fn kept(payload: &Payload) -> Payload {
+    Payload::concatenated(payload.as_bytes().into())
+}
+
+/// `json` was a payload's text.
+fn as_payload(json: &str) -> Payload {
+    Payload::concatenated(json.as_bytes().into())
+}
