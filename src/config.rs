@@ -227,7 +227,7 @@ fn builtin(entry: &Entry<'_>, known: &[&str]) -> Option<String> {
     if known.contains(&name.as_str()) {
         return Some(name);
     }
-    entry.refuse(match reader::nearest(&name, known.iter().copied()) {
+    entry.refuse(match crate::text::nearest(&name, known.iter().copied()) {
         Some(nearest) => format!("no such builtin; did you mean \"{nearest}\"?"),
         None => format!("no such builtin; there are {}", known.join(", ")),
     })

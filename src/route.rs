@@ -115,18 +115,18 @@ impl Router {
         self.0.rebuild(Rebuild::Everything);
     }
 
-    /// The tools of all servers as `/mcp` lists them: public name, server, own name.
+    /// The tools of all servers as `/mcp` names them: public name, server, own name. Also those
+    /// that it does not list because clients could not read them; a name that a server lists
+    /// twice, once.
     pub fn tools(&self) -> Vec<Tool> {
         let catalog = self.0.catalog.load();
-        let items = catalog.shelves.iter().flat_map(|shelf| shelf.tools.iter().map(move |item| (shelf, item)));
-        items
-            .map(|(shelf, item)| Tool {
-                public: item.public.clone(),
-                server: shelf.server.clone(),
-                own: item.own.clone(),
-                json: item.own_json.clone(),
-            })
-            .collect()
+        let tool = |shelf: &Shelf, item: &shelf::Item| Tool {
+            public: item.public.clone(),
+            server: shelf.server.clone(),
+            own: item.own.clone(),
+            json: item.own_json.clone(),
+        };
+        catalog.each_tool().map(|(shelf, item)| tool(shelf, item)).collect()
     }
 
     pub fn session_count(&self) -> usize {

@@ -3,6 +3,9 @@
 use std::{fmt::Write as _, time::Duration};
 
 pub(crate) mod glob;
+mod nearest;
+
+pub(crate) use nearest::nearest;
 
 /// `text` with control, escape and bidirectional characters written as escapes,
 /// cut to `max_chars`.

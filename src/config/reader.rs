@@ -18,7 +18,7 @@ use super::{
 
 mod table;
 
-pub(super) use table::{Table, nearest};
+pub(super) use table::Table;
 
 /// All at once, and yet no more than anyone would read: a megabyte of nonsense must
 /// not keep a running gateway busy.

@@ -56,7 +56,7 @@ fn own(entry: &Entry<'_>) -> Option<&'static str> {
     let word = entry.word(WANTED)?;
     match WORDS.into_iter().find(|known| *known == word) {
         Some(word) => Some(word),
-        None => entry.refuse(match super::reader::nearest(&word, WORDS) {
+        None => entry.refuse(match crate::text::nearest(&word, WORDS) {
             Some(nearest) => {
                 format!("no such step; did you mean \"{nearest}\"? A program of yours is {{ command = [\"…\"] }}")
             }

@@ -42,7 +42,7 @@ const BUFFER_BYTES: usize = 64 * 1024;
 pub enum RelayError {
     #[error("the client does not read: {0}")]
     Unread(#[source] io::Error),
-    #[error("the client sent {0}; servers.toml allows more with `max_message_bytes` in [gateway]")]
+    #[error("the client sent {0}; servers.toml allows more with `max_message` under [gateway]")]
     Oversized(#[source] LineError),
     #[error("the gateway is back, and does not take this client: {0}")]
     NotTaken(#[source] ControlError),
@@ -143,7 +143,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Relay<R, W> {
             if Ledger::is_welcome(&line).map_err(RelayError::Refused)? {
                 break;
             }
-            let line = self.ledger().from_gateway(line);
+            let line = self.ledger().hear_gateway(line);
             self.tell(line.into_iter().collect()).await?;
         }
         for line in rest {
@@ -180,7 +180,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Relay<R, W> {
                     Err(oversized) => return Err(RelayError::Oversized(oversized)),
                 };
                 // Noted before it is sent, so that no answer can be faster.
-                let Some(line) = note().from_client(line) else { continue };
+                let Some(line) = note().hear_client(line) else { continue };
                 if put(gateway, &line).await.is_err() {
                     return Ok(End::Gateway);
                 }
@@ -192,7 +192,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Relay<R, W> {
         let down = async {
             // An error is the gateway's end, as its last word is: one killed with something unread.
             while let Ok(Some(line)) = next(answers, client).await {
-                let Some(line) = note().from_gateway(line) else { continue };
+                let Some(line) = note().hear_gateway(line) else { continue };
                 put(client, &line).await.map_err(RelayError::Unread)?;
             }
             client.flush().await.map_err(RelayError::Unread)

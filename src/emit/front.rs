@@ -92,12 +92,9 @@ async fn post(server: &Server, request: Request<Incoming>) -> Reply {
         Ok(key) => key,
         Err(why) => return reply::error(StatusCode::BAD_REQUEST, why),
     };
-    let _room = match body::room_for(&incoming, &server.body_room, server.max_body_bytes).await {
-        Ok(room) => room,
-        Err(refusal) => return reply::refusal(&refusal),
-    };
-    let body = match body::read(incoming, server.max_body_bytes, "max_body in the options").await {
-        Ok(body) => body,
+    let read = body::read(incoming, &server.body_room, server.max_body_bytes, "max_body in the options").await;
+    let (body, _room) = match read {
+        Ok(read) => read,
         Err(refusal) => return reply::refusal(&refusal),
     };
     let batch = if kind == JSON { read::object(&body) } else { read::lines(&body) };

@@ -107,6 +107,16 @@ impl Catalog {
         Some((&self.shelves[at], &self.shelves[at].tools[i]))
     }
 
+    /// Every tool that its public name stands for.
+    pub(super) fn each_tool(&self) -> impl Iterator<Item = (&Shelf, &Item)> {
+        self.shelves.iter().enumerate().flat_map(move |(at, shelf)| {
+            let items = shelf.tools.iter().enumerate();
+            items
+                .filter(move |(i, item)| self.is_first(Kind::Tools, (at, *i), item))
+                .map(move |(_, item)| (&**shelf, item))
+        })
+    }
+
     pub(super) fn prompt(&self, public: &str) -> Option<(&Shelf, &Item)> {
         let (at, i) = *self.prompts.get(public)?;
         Some((&self.shelves[at], &self.shelves[at].prompts[i]))

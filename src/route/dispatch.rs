@@ -125,12 +125,8 @@ impl Inner {
 
     fn no_such_tool(&self, name: &str) -> Refusal {
         let catalog = self.catalog.load();
-        let public = catalog.shelves.iter().flat_map(|shelf| shelf.tools.iter().map(|tool| &*tool.public));
-        let nearest = public
-            .map(|known| (strsim::normalized_damerau_levenshtein(known, name), known))
-            .filter(|(likeness, _)| *likeness > 0.6)
-            .max_by(|a, b| a.0.total_cmp(&b.0));
-        let hint = nearest.map(|(_, known)| format!("; did you mean \"{known}\"?")).unwrap_or_default();
+        let nearest = text::nearest(name, catalog.each_tool().map(|(_, tool)| &*tool.public));
+        let hint = nearest.map(|known| format!("; did you mean \"{known}\"?")).unwrap_or_default();
         rpc_error(INVALID_PARAMS, format!("Unknown tool: {}{hint}", text::quote(name, 100)))
     }
 

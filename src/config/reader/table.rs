@@ -108,22 +108,11 @@ impl<'a> Table<'a> {
         if key == "args" && self.known.contains(&"command") {
             return "no such key; program and arguments are one list: command = [\"program\", \"argument\"]".into();
         }
-        match nearest(key, self.known.iter().copied()) {
+        match text::nearest(key, self.known.iter().copied()) {
             Some(known) => format!("no such key; did you mean \"{known}\"?"),
             None => format!("no such key; the keys here are {}", self.known.join(", ")),
         }
     }
-}
-
-/// The one of `known` that `written` was most likely meant to be.
-pub(in crate::config) fn nearest<'k>(written: &str, known: impl IntoIterator<Item = &'k str>) -> Option<&'k str> {
-    let likeness = |word: &str| strsim::normalized_damerau_levenshtein(&written.to_lowercase(), word);
-    known
-        .into_iter()
-        .map(|word| (likeness(word), word))
-        .filter(|(likeness, _)| *likeness >= 0.5)
-        .max_by(|(a, _), (b, _)| a.total_cmp(b))
-        .map(|(_, word)| word)
 }
 
 /// `servers.files`, and `servers."a b"` where a key must be quoted.

@@ -62,7 +62,7 @@ const LISTS: [&str; 3] = ["tools", "prompts", "resources"];
 
 impl Ledger {
     /// The line as the gateway is to get it; `None` if it is not for this gateway.
-    pub(super) fn from_client(&mut self, line: Bytes) -> Option<Bytes> {
+    pub(super) fn hear_client(&mut self, line: Bytes) -> Option<Bytes> {
         match Envelope::parse(&line) {
             Ok(Envelope::Message(message)) => self.heard(message),
             Ok(Envelope::Response { id, answer }) => match self.questions.remove(&id) {
@@ -110,7 +110,7 @@ impl Ledger {
     }
 
     /// The line as the client is to get it; `None` if it is not for the client.
-    pub(super) fn from_gateway(&mut self, line: Bytes) -> Option<Bytes> {
+    pub(super) fn hear_gateway(&mut self, line: Bytes) -> Option<Bytes> {
         match Envelope::parse(&line) {
             Ok(Envelope::Response { id, .. }) if id == AGAIN => return None,
             Ok(Envelope::Response { id, answer }) => self.answered(&id, &answer),
