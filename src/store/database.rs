@@ -78,15 +78,7 @@ impl Database {
         self.insert_all(rows).map_err(or_damaged)?;
         // Asked after the fact: rows that went into a file which nobody can find any
         // more are written again into its successor.
-        let found = fs::metadata(&self.path).map_err(|_| Trouble::Gone)?;
-        if FileId::from(&found) != self.file {
-            return Err(Trouble::Gone);
-        }
-        // Before anybody opens it: beside an empty file SQLite deletes the journal, which
-        // then is all that is left of the rows.
-        if found.len() == 0 {
-            return Err(Trouble::Damaged("the file is empty".to_owned()));
-        }
+        self.file.is_still_at(&self.path)?;
         self.is_readable()
     }
 
@@ -128,7 +120,7 @@ fn glance(connection: &Connection) -> Result<(), Trouble> {
 
 /// A file that was opened had its tables: one that lacks them now is damaged. SQLite has
 /// no code of its own for that.
-fn or_damaged(trouble: Trouble) -> Trouble {
+pub(super) fn or_damaged(trouble: Trouble) -> Trouble {
     match trouble {
         Trouble::Unusable(why) if why.contains("no such table") => Trouble::Damaged(why),
         other => other,
@@ -289,6 +281,17 @@ pub(super) struct FileId {
 impl FileId {
     pub(super) fn of(path: &Path) -> Option<FileId> {
         fs::metadata(path).ok().as_ref().map(FileId::from)
+    }
+
+    /// Whether what was written into this file can be found. Asked before anybody else opens
+    /// it: beside an empty file SQLite deletes the journal, which then is all that is left.
+    pub(super) fn is_still_at(self, path: &Path) -> Result<(), Trouble> {
+        let found = fs::metadata(path).map_err(|_| Trouble::Gone)?;
+        match FileId::from(&found) == self {
+            false => Err(Trouble::Gone),
+            true if found.len() == 0 => Err(Trouble::Damaged("the file is empty".to_owned())),
+            true => Ok(()),
+        }
     }
 }
 

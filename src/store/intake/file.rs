@@ -72,17 +72,24 @@ impl File {
         group: impl IntoIterator<Item = &'a Submission>,
         now_ms: i64,
     ) -> Result<Vec<Result<Receipt, Refused>>, Trouble> {
+        let outcomes = self.take_all(group, now_ms).map_err(database::or_damaged)?;
+        // Asked after the fact: what went into a file that nobody can find any more is lost.
+        self.id.is_still_at(&self.settings.path)?;
+        Ok(outcomes)
+    }
+
+    fn take_all<'a>(
+        &mut self,
+        group: impl IntoIterator<Item = &'a Submission>,
+        now_ms: i64,
+    ) -> Result<Vec<Result<Receipt, Refused>>, Trouble> {
         let mut transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let mut outcomes = Vec::new();
         for submission in group {
             outcomes.push(take(&mut transaction, submission, now_ms)?);
         }
         transaction.commit()?;
-        // Asked after the fact: what went into a file that nobody can find any more is lost.
-        match FileId::of(&self.settings.path) {
-            Some(id) if id == self.id => Ok(outcomes),
-            _ => Err(Trouble::Gone),
-        }
+        Ok(outcomes)
     }
 
     #[cfg(test)]

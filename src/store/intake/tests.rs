@@ -137,6 +137,21 @@ fn a_damaged_file_is_set_aside_and_a_lost_one_made_anew_and_neither_is_acknowled
 }
 
 #[test]
+fn what_goes_into_a_file_that_was_emptied_is_not_acknowledged() {
+    let folder = tempfile::tempdir().expect("folder");
+    let path = folder.path().join("emit.db");
+    let intake = Intake::open(settings(folder.path()), || {}).expect("a thread");
+    let taken = || submit(&intake, submission(vec![event(None, "{}")], None)).recv().expect("answered");
+    taken().expect("it is well");
+    std::fs::OpenOptions::new().write(true).open(&path).expect("there").set_len(0).expect("emptied");
+    assert!(taken().is_err(), "nobody would find it there");
+    taken().expect("into a fresh one");
+    assert_eq!(rows(&path), 1);
+    let aside = std::fs::read_dir(folder.path()).expect("a folder").flatten();
+    assert!(aside.into_iter().any(|entry| entry.file_name().to_string_lossy().contains(".corrupt-")));
+}
+
+#[test]
 fn another_database_is_left_alone() {
     let folder = tempfile::tempdir().expect("folder");
     let other = Connection::open(folder.path().join("emit.db")).expect("opens");
