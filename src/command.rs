@@ -20,6 +20,7 @@ use crate::{
         reload::{Overrides, Reloader},
     },
     heap,
+    say::note,
     service::fault::{Fault, classify},
 };
 
@@ -99,7 +100,7 @@ fn place(
         Err(gone) => {
             let left = gone.looked_at.iter().map(|path| folder_of(path).join(default)).find(|place| place.exists());
             let left = left.ok_or(gone)?;
-            eprintln!("seawall: servers.toml is gone; using {}", left.display());
+            note!("seawall: servers.toml is gone; using {}", left.display());
             return Ok(left);
         }
     };
@@ -109,7 +110,7 @@ fn place(
         Err(_) => {
             let said = std::fs::read_to_string(&path).ok().and_then(|text| config::said_of_gateway(&text, key));
             let place = said.as_deref().unwrap_or(default);
-            eprintln!("seawall: {} is bad (`seawall check` says why); using {place}", path.display());
+            note!("seawall: {} is bad (`seawall check` says why); using {place}", path.display());
             Ok(folder_of(&path).join(place))
         }
     }
@@ -163,7 +164,7 @@ fn gateway_or_own(
             Err(ControlError::NoGateway) => {}
             answered => return Ok(answered?),
         }
-        eprintln!("seawall: no gateway is running, the servers run for the length of this command");
+        note!("seawall: no gateway is running, the servers run for the length of this command");
         let (_, mut config) = load_config(Some(path), Overrides::default())?;
         if let Some(only) = only.filter(|only| config.servers.iter().any(|server| &*server.name == *only)) {
             config.servers.retain(|server| &*server.name == only);

@@ -133,6 +133,8 @@ pub mod id;
 
 pub mod text;
 
+pub mod say;
+
 mod sync;
 
 #[doc(hidden)]

@@ -8,7 +8,7 @@ use clap::Parser as _;
 use tracing_subscriber::EnvFilter;
 
 use cli::{Cli, Command, LogFormat};
-use seawall::{command, process::launcher};
+use seawall::{command, process::launcher, say};
 
 /// Samples what is allocated where, for heap profiles, and gives memory back after a flood.
 #[global_allocator]
@@ -25,7 +25,7 @@ fn main() -> ExitCode {
     match run(command, cli.config) {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("seawall: {}", command::sentence(&error));
+            say::aside(format_args!("seawall: {}", command::sentence(&error)));
             command::exit_code(&error)
         }
     }
@@ -66,9 +66,11 @@ fn log_to_stderr(format: LogFormat, command: &Command) {
     // rmcp tells of every handshake and every end of the builtin servers.
     let default = if is_quiet { "warn" } else { "info,rmcp=warn" };
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(
-        std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()),
-    );
+    let has_colour =
+        std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(has_colour);
+    // Of a stderr that nobody reads any more it would tell by `eprintln!`, which panics there.
+    let log = log.log_internal_errors(false);
     match format {
         LogFormat::Text => log.with_target(false).init(),
         LogFormat::Json => log.json().init(),

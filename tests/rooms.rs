@@ -34,7 +34,7 @@ const ORDER: &[&[&str]] = &[
     &["call", "failure", "session", "era"],
     // Knows nothing of MCP; what it reports, a link hands on.
     &["sandbox"],
-    &["heap", "id", "text"],
+    &["heap", "id", "say", "text"],
     &["sync"],
 ];
 
@@ -47,7 +47,7 @@ const CONFIG_IS_KNOWN_TO: &[&str] = &["main", "command", "control", "gateway"];
 
 /// What these may import of ours, at most: they know nothing of MCP.
 const KNOWS_LITTLE: &[(&str, &[&str])] = &[
-    ("process", &["sandbox", "text"]),
+    ("process", &["sandbox", "say", "text"]),
     ("packages", &["egress", "link", "process", "sandbox", "text"]),
     ("sandbox", &["text"]),
     ("builtin", &["failure", "id", "text"]),
@@ -56,6 +56,7 @@ const KNOWS_LITTLE: &[(&str, &[&str])] = &[
     ("heap", &[]),
     ("listener", &["text"]),
     ("id", &[]),
+    ("say", &[]),
     ("text", &[]),
     ("sync", &[]),
 ];

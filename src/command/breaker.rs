@@ -3,7 +3,7 @@
 use std::{path::PathBuf, process::ExitCode};
 
 use super::ask_gateway;
-use crate::control::Request;
+use crate::{control::Request, say::say};
 
 /// Close the breaker of a tool
 ///
@@ -30,6 +30,6 @@ enum Action {
 pub fn run(args: Args, config: Option<PathBuf>) -> anyhow::Result<ExitCode> {
     let Action::Reset { tool } = args.action;
     ask_gateway(config, &Request::ResetBreaker { tool: tool.clone() })?;
-    println!("the breaker of {tool} is closed");
+    say!("the breaker of {tool} is closed")?;
     Ok(ExitCode::SUCCESS)
 }

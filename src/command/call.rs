@@ -6,11 +6,11 @@ use std::{
     process::ExitCode,
 };
 
-use super::{gateway_or_own, print};
+use super::gateway_or_own;
 use crate::{
     call::Payload,
     control::{self, Request},
-    text,
+    say, text,
 };
 use anyhow::Context as _;
 
@@ -46,11 +46,11 @@ pub fn run(args: Args, config: Option<PathBuf>) -> anyhow::Result<ExitCode> {
     })?;
     let result = Payload::from_json(result.get().to_owned())?;
     let failed = result.says_is_error();
-    let mut out = std::io::stdout().lock();
-    print::still_read(match args.json {
+    let mut out = say::out();
+    match args.json {
         true => writeln!(out, "{}", result.as_str()),
         false => write_text(&mut out, &result),
-    })?;
+    }?;
     Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 

@@ -11,10 +11,11 @@ use serde_json::{Value, json};
 use crate::{
     config::{self, Complaints, Config, Kind, Server, ServiceKind},
     gateway::reload,
+    say::{self, note},
     text,
 };
 
-use super::{EXIT_BAD_CONFIG, print};
+use super::EXIT_BAD_CONFIG;
 
 /// Check servers.toml without starting anything
 ///
@@ -33,16 +34,16 @@ pub fn run(args: Args, config: Option<PathBuf>) -> anyhow::Result<ExitCode> {
     let path = match config::find(config, &|name| std::env::var(name).ok()) {
         Ok(path) => path,
         Err(not_found) => {
-            eprintln!("seawall: {not_found}");
+            note!("seawall: {not_found}");
             return Ok(ExitCode::from(EXIT_BAD_CONFIG));
         }
     };
     let checked = config::read(&path).and_then(|text| reload::parse(&text, &path));
-    let mut out = io::stdout().lock();
-    print::still_read(match args.json {
+    let mut out = say::out();
+    match args.json {
         true => writeln!(out, "{:#}", as_json(&path, &checked)),
         false => write_text(&mut out, &path, &checked),
-    })?;
+    }?;
     Ok(if checked.is_ok() { ExitCode::SUCCESS } else { ExitCode::from(EXIT_BAD_CONFIG) })
 }
 

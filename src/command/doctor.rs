@@ -13,7 +13,7 @@ use super::{
 use crate::{
     process::Command,
     sandbox::{Network, Policy, Profile, Report, WantedTier},
-    text,
+    say, text,
 };
 
 /// Find out what this machine can enforce
@@ -49,7 +49,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     let _ = std::fs::remove_file(&secret);
     let findings = findings?;
     let default_holds = findings.iter().any(|finding| finding.what == DEFAULT && finding.held.is_ok());
-    let mut out = std::io::stdout().lock();
+    let mut out = say::out();
     if args.json {
         let each = findings.iter().map(|Finding { what, held }| match held {
             Ok(report) => serde_json::json!({ "sandbox": what, "held": true, "report": report }),

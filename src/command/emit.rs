@@ -12,6 +12,7 @@ use crate::{
     config::{Config, Options, ServiceKind},
     emit::{self, Settings},
     gateway::reload::Overrides,
+    say::{note, say},
 };
 
 const EXAMPLES: &str = "\
@@ -74,7 +75,8 @@ async fn serve(settings: Settings, profiles: PathBuf) -> anyhow::Result<ExitCode
     let listen = settings.listen;
     let listener = TcpListener::bind(listen).await.with_context(|| format!("cannot listen on {listen}"))?;
     let address = listener.local_addr().context("the listener has no address")?;
-    println!("seawall: events at http://{address}/events");
+    // It serves whether anybody hears of it or not.
+    let _ = say!("seawall: events at http://{address}/events");
     let shutdown = CancellationToken::new();
     let mut server = tokio::spawn(emit::serve(settings, listener, shutdown.clone()));
     let ended = tokio::select! {
@@ -88,7 +90,7 @@ async fn serve(settings: Settings, profiles: PathBuf) -> anyhow::Result<ExitCode
     };
     let all_answered = ended.context("the server died")?.context("the writer cannot be started")?;
     if !all_answered {
-        eprintln!("seawall: not every request could be answered in time");
+        note!("seawall: not every request could be answered in time");
         return Ok(ExitCode::FAILURE);
     }
     Ok(ExitCode::SUCCESS)

@@ -1,16 +1,12 @@
 //! What `serve` says when it starts: where it listens, each server with its tools as
 //! it becomes ready, and what to paste into a client.
 
-use std::{
-    io::{IsTerminal as _, Write as _},
-    net::SocketAddr,
-    time::Duration,
-};
+use std::{net::SocketAddr, time::Duration};
 
 use futures_util::{StreamExt as _, stream::FuturesUnordered};
 use tokio::time::timeout;
 
-use crate::{gateway::Gateway, text, upstream::Upstream};
+use crate::{gateway::Gateway, say, text, upstream::Upstream};
 
 /// Who has not started by then is told about in `status`.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -79,9 +75,5 @@ fn snippet(address: SocketAddr, gateway: &Gateway) -> String {
 
 /// To stdout; whoever closed it is not told again.
 fn say(line: &str) {
-    let mut out = std::io::stdout();
-    let _ = writeln!(out, "{line}");
-    if out.is_terminal() {
-        let _ = out.flush();
-    }
+    let _ = say::line(format_args!("{line}"));
 }

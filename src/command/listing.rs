@@ -11,8 +11,11 @@ use std::{
 use clap::Args;
 use serde::Serialize;
 
-use super::print::{self, Cell, Columns, Style, moment};
-use crate::store::{ReadError, Reader, Table};
+use super::print::{Cell, Columns, Style, moment};
+use crate::{
+    say::{self, note},
+    store::{ReadError, Reader, Table},
+};
 
 const POLL_EVERY: Duration = Duration::from_millis(500);
 
@@ -66,15 +69,15 @@ pub(super) enum Form {
 }
 
 pub(super) fn run<L: Listing>(listing: &L, reader: &Reader, extent: &Extent) -> anyhow::Result<ExitCode> {
-    let mut page = Page::new(listing, io::stdout().lock(), Style::of_stdout(), extent.form());
+    let mut page = Page::new(listing, say::out(), Style::of_stdout(), extent.form());
     let mut seen = reader.last_seq(L::TABLE)?;
-    let mut wanted = print::still_read(page.first(reader, seen)?)?;
+    page.first(reader, seen)??;
     if page.printed == 0 && !extent.follow {
-        eprintln!("nothing found");
+        note!("nothing found");
     }
-    while extent.follow && wanted {
+    while extent.follow && page.out.is_heard() {
         thread::sleep(POLL_EVERY);
-        wanted = print::still_read(page.next(reader, &mut seen)?)?;
+        page.next(reader, &mut seen)??;
     }
     Ok(ExitCode::SUCCESS)
 }

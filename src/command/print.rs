@@ -155,15 +155,6 @@ fn cut(text: &str, max_chars: usize) -> String {
     text.chars().take(max_chars.saturating_sub(1)).chain(['…']).collect()
 }
 
-/// Whether anyone still reads: a command whose reader has gone, as in `| head`, has
-/// done its work.
-pub(super) fn still_read(written: io::Result<()>) -> io::Result<bool> {
-    match written {
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
-        other => other.map(|()| true),
-    }
-}
-
 /// A duration between two times, in words.
 pub(super) fn between(earlier_ms: i64, later_ms: i64) -> String {
     text::duration(Duration::from_millis(later_ms.abs_diff(earlier_ms)))

@@ -3,7 +3,7 @@
 use std::{path::PathBuf, process::ExitCode};
 
 use super::ask_gateway;
-use crate::control::Request;
+use crate::{control::Request, say::say};
 
 /// Read servers.toml again now
 ///
@@ -17,10 +17,10 @@ pub fn run(_: Args, config: Option<PathBuf>) -> anyhow::Result<ExitCode> {
     let changes = ask_gateway(config, &Request::Reload)?;
     let changes: Vec<String> = serde_json::from_str(changes.get())?;
     if changes.is_empty() {
-        println!("nothing has changed");
+        say!("nothing has changed")?;
     }
     for change in changes {
-        println!("{change}");
+        say!("{change}")?;
     }
     Ok(ExitCode::SUCCESS)
 }

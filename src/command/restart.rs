@@ -3,7 +3,7 @@
 use std::{path::PathBuf, process::ExitCode};
 
 use super::ask_gateway;
-use crate::control::Request;
+use crate::{control::Request, say::say};
 
 /// Stop one server's instance and start a new one
 ///
@@ -17,6 +17,6 @@ pub struct Args {
 
 pub fn run(args: Args, config: Option<PathBuf>) -> anyhow::Result<ExitCode> {
     ask_gateway(config, &Request::Restart { server: args.server.clone() })?;
-    println!("{} is being restarted; `seawall status` shows it", args.server);
+    say!("{} is being restarted; `seawall status` shows it", args.server)?;
     Ok(ExitCode::SUCCESS)
 }

@@ -10,6 +10,7 @@ use crate::{
     config::{Alert, Config, MemoryWatch, Notify, Options, Secret, Service, ServiceKind},
     gateway::reload::Overrides,
     heap,
+    say::note,
     service::{
         exec, memory,
         notify::Sink,
@@ -78,7 +79,7 @@ pub(super) fn hold(name: &str, config: &Config, adjust: impl FnOnce(&mut Job)) -
             Own::Started(argv) => argv,
             Own::NotYet => {
                 // Ends with 0, so that no supervisor tries again.
-                eprintln!("seawall: {}: this version of seawall has no builtin \"{name}\" yet", service.name);
+                note!("seawall: {}: this version of seawall has no builtin \"{name}\" yet", service.name);
                 return Ok(ExitCode::SUCCESS);
             }
         },
@@ -159,7 +160,7 @@ fn exposed(env: &BTreeMap<String, Secret>) -> Vec<(String, String)> {
 
 fn sink(alert: &Alert) -> Option<Sink> {
     if let Some(problem) = &alert.problem {
-        eprintln!("seawall: an alert cannot be told: {problem}");
+        note!("seawall: an alert cannot be told: {problem}");
         return None;
     }
     Some(match &alert.notify {
@@ -207,7 +208,7 @@ const CANNOT_RUN_CODE: u8 = 127;
 pub fn help(args: HelperArgs) -> anyhow::Result<ExitCode> {
     match args.help {
         Help::Exec { parent, argv } => {
-            eprintln!("seawall: {}", exec(&argv, parent));
+            note!("seawall: {}", exec(&argv, parent));
             Ok(ExitCode::from(CANNOT_RUN_CODE))
         }
         Help::Post => {

@@ -14,6 +14,7 @@ use crate::{
     gateway::{self, reload::Overrides},
     process::{Child, Command, Exit, Pipes},
     sandbox::{Network, Plan, Policy, Report},
+    say::{note, say},
     text,
 };
 
@@ -138,7 +139,7 @@ pub(super) fn with_words(command: Command, words: &[String]) -> Command {
 async fn run_here(command: Command) -> anyhow::Result<ExitCode> {
     let tasks = TaskTracker::new();
     let (child, pipes) = command.spawn(&tasks).await?;
-    eprintln!("seawall: {}", in_a_line(child.report()));
+    note!("seawall: {}", in_a_line(child.report()));
     let exit = carry(&command, &child, pipes).await;
     exit_code(exit)
 }
@@ -147,7 +148,7 @@ fn exit_code(exit: Exit) -> anyhow::Result<ExitCode> {
     Ok(match exit {
         Exit::Code(code) => ExitCode::from(u8::try_from(code).unwrap_or(1)),
         Exit::Signal(signal) => {
-            eprintln!("seawall: it ended by {}", Exit::Signal(signal));
+            note!("seawall: it ended by {}", Exit::Signal(signal));
             ExitCode::from(u8::try_from(128 + signal).unwrap_or(1))
         }
         Exit::Unknown(why) => bail!("{why}"),
@@ -176,7 +177,7 @@ async fn carry(command: &Command, child: &Child, mut pipes: Pipes) -> Exit {
 fn let_out(command: &Command, listeners: Vec<std::os::fd::OwnedFd>) {
     if let Network::Allow(allowed) = &command.sandbox.network {
         let rule = Rule::new(&command.name, allowed, Arc::default());
-        let egress = Egress::new(rule, Arc::new(|denial| eprintln!("seawall: {denial}")));
+        let egress = Egress::new(rule, Arc::new(|denial| note!("seawall: {denial}")));
         tokio::spawn(egress.serve(listeners));
     }
 }
@@ -184,12 +185,12 @@ fn let_out(command: &Command, listeners: Vec<std::os::fd::OwnedFd>) {
 fn show(name: &str, config: Option<PathBuf>) -> anyhow::Result<ExitCode> {
     let command = command_of(config, name)?;
     let plan = command.plan()?;
-    print!("{}", in_words(name, &command, &plan));
+    say!("{}", in_words(name, &command, &plan).trim_end())?;
     let tried = block_on(probe(command));
     match tried {
-        Ok(report) => println!("really enforced here: {}", in_a_line(&report)),
+        Ok(report) => say!("really enforced here: {}", in_a_line(&report))?,
         Err(error) => {
-            println!("refused here: {error:#}");
+            say!("refused here: {error:#}")?;
             return Ok(ExitCode::FAILURE);
         }
     }

@@ -17,6 +17,7 @@ use crate::{
         reload::{Overrides, Reloader},
     },
     heap,
+    say::note,
 };
 
 const EXAMPLES: &str = "\
@@ -75,10 +76,7 @@ async fn serve(reloader: Reloader, config: crate::config::Config) -> anyhow::Res
         told = told_to_stop() => told.map(|()| false)?,
         _ = gateway.broken() => true,
     };
-    eprintln!(
-        "seawall: stopping; calls have {} to finish, a second signal stops at once",
-        crate::text::duration(drain)
-    );
+    note!("seawall: stopping; calls have {} to finish, a second signal stops at once", crate::text::duration(drain));
     let unfinished = tokio::select! {
         unfinished = tokio::time::timeout(drain + EXIT_MARGIN, gateway.shutdown()) => unfinished.unwrap_or(vec!["the shutdown"]),
         _ = told_to_stop() => vec!["everything: a second signal came"],
@@ -87,7 +85,7 @@ async fn serve(reloader: Reloader, config: crate::config::Config) -> anyhow::Res
     if unfinished.is_empty() {
         return Ok(i32::from(is_broken));
     }
-    eprintln!("seawall: not finished: {}", unfinished.join(", "));
+    note!("seawall: not finished: {}", unfinished.join(", "));
     Ok(1)
 }
 

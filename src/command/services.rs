@@ -14,6 +14,7 @@ use super::{
 use crate::{
     config::{Config, Schedule, Service, ServiceKind},
     gateway::reload::Overrides,
+    say,
     service::{
         marker::{self, How, Life},
         moment,
@@ -54,7 +55,7 @@ const WEEK_MS: i64 = 7 * 24 * 3600 * 1000;
 pub fn run(args: Args, config: Option<PathBuf>) -> anyhow::Result<ExitCode> {
     let (_, config) = load_config(config, Overrides::default())?;
     let views: Vec<View> = config.services.iter().map(|service| View::of(service, &config, &args)).collect();
-    let mut out = std::io::stdout().lock();
+    let mut out = say::out();
     if args.json {
         let services: serde_json::Map<String, Value> =
             views.iter().map(|view| (view.name.clone(), view.as_json())).collect();

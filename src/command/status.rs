@@ -6,9 +6,9 @@ use serde_json::Value;
 
 use super::{
     ask_gateway,
-    print::{self, Colour, Style},
+    print::{Colour, Style},
 };
-use crate::{control::Request, text};
+use crate::{control::Request, say, text};
 
 /// Show how the gateway and its servers are
 ///
@@ -24,11 +24,11 @@ pub struct Args {
 
 pub fn run(args: Args, config: Option<PathBuf>) -> anyhow::Result<ExitCode> {
     let status = ask_gateway(config, &Request::Status)?;
-    let mut out = std::io::stdout().lock();
-    print::still_read(match args.json {
+    let mut out = say::out();
+    match args.json {
         true => writeln!(out, "{status}"),
         false => write_text(&mut out, &serde_json::from_str(status.get())?, &Style::of_stdout()),
-    })?;
+    }?;
     Ok(ExitCode::SUCCESS)
 }
 

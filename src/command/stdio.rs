@@ -15,6 +15,7 @@ use crate::{
     downstream,
     gateway::{Gateway, reload::Overrides},
     heap,
+    say::note,
     session::{Gate as _, Scope},
 };
 
@@ -55,14 +56,14 @@ async fn serve(args: Args, config: Config) -> anyhow::Result<i32> {
     if !args.own {
         match control::join(&config.gateway.state, args.server.clone()).await {
             Ok(stream) => {
-                eprintln!("seawall: joined the running gateway");
+                note!("seawall: joined the running gateway");
                 return relay(&config, args.server, stream).await;
             }
             Err(ControlError::NoGateway) if !args.join => {}
             Err(error) => return Err(error.into()),
         }
     }
-    eprintln!("seawall: no gateway is used, the servers run in this process");
+    note!("seawall: no gateway is used, the servers run in this process");
     own(args.server, config).await
 }
 

@@ -8,12 +8,13 @@ use serde_json::{Value, json};
 
 use super::{
     load_config,
-    print::{self, Cell, Colour, Columns, Style, between, moment, now_ms},
+    print::{Cell, Colour, Columns, Style, between, moment, now_ms},
     run,
 };
 use crate::{
     config::{Config, Options, Schedule, Service, ServiceKind},
     gateway::reload::Overrides,
+    say::{self, note},
     service::{marker, schedule},
     store::{EventFilter, EventRecord, Reader, Settings, intake::IntakeSettings, upkeep::Kept},
     tasks::{self, Now, Step, run::Task},
@@ -156,7 +157,7 @@ fn databases(config: &Config) -> Vec<Kept> {
 
 fn dry_run(name: &str, config: &Config) -> anyhow::Result<ExitCode> {
     let (service, schedule) = scheduled(name, config)?;
-    let mut out = std::io::stdout().lock();
+    let mut out = say::out();
     writeln!(out, "{name}, {}: would run, in {}", described(schedule), service.cwd.display())?;
     if let Some(problem) = &service.problem {
         writeln!(out, "  it cannot: {problem}")?;
@@ -192,7 +193,7 @@ fn described(schedule: Schedule) -> String {
 
 fn list(config: &Config, as_json: bool) -> anyhow::Result<ExitCode> {
     let style = Style::of_stdout();
-    let mut out = std::io::stdout().lock();
+    let mut out = say::out();
     let mut rows = Vec::new();
     for service in &config.services {
         let Some(schedule) = service.schedule else { continue };
@@ -249,7 +250,7 @@ fn history(
     };
     let runs = runs(config, &names, since, limit)?;
     let style = Style::of_stdout();
-    let mut out = std::io::stdout().lock();
+    let mut out = say::out();
     if as_json {
         for event in &runs {
             let metadata = metadata(event);
@@ -262,9 +263,7 @@ fn history(
                 "steps": metadata["steps"],
                 "metadata": metadata,
             });
-            if !print::still_read(writeln!(out, "{run}"))? {
-                break;
-            }
+            writeln!(out, "{run}")?;
         }
         return Ok(ExitCode::SUCCESS);
     }
@@ -288,16 +287,14 @@ fn history(
 
 fn table(out: &mut impl std::io::Write, header: &[&str], rows: &[Vec<Cell>], style: &Style) -> std::io::Result<()> {
     let Some(first) = rows.first() else {
-        eprintln!("nothing found");
+        note!("nothing found");
         return Ok(());
     };
     let mut columns = Columns::new(header);
     columns.widen(rows);
     let head: Vec<Cell> = header.iter().zip(first).map(|(name, cell)| cell.header(name)).collect();
     for row in [&head].into_iter().chain(rows) {
-        if !print::still_read(writeln!(out, "{}", columns.line(row, style).trim_end()))? {
-            break;
-        }
+        writeln!(out, "{}", columns.line(row, style).trim_end())?;
     }
     Ok(())
 }

@@ -4,11 +4,11 @@ use std::{io::Write, path::PathBuf, process::ExitCode};
 
 use super::{
     gateway_or_own,
-    print::{self, Colour, Style},
+    print::{Colour, Style},
 };
 use crate::{
     control::{self, Request, ToolLine},
-    text,
+    say, text,
 };
 
 /// List every tool, by the name that clients see
@@ -39,11 +39,11 @@ pub fn run(args: Args, config: Option<PathBuf>) -> anyhow::Result<ExitCode> {
         wanted.unwrap_or_default()
     );
     tools.retain(|tool| wanted.as_ref().is_none_or(|server| tool.server == *server));
-    let mut out = std::io::stdout().lock();
-    print::still_read(match args.json {
+    let mut out = say::out();
+    match args.json {
         true => write_json(&mut out, &tools),
         false => write_text(&mut out, &tools, &Style::of_stdout()),
-    })?;
+    }?;
     Ok(ExitCode::SUCCESS)
 }
 

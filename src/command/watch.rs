@@ -19,7 +19,7 @@ use super::{
 use crate::{
     config::{Config, Options, Service, ServiceKind},
     gateway::reload::Overrides,
-    heap,
+    heap, say,
     store::watch::{WatchEvent, WatchReader},
     watch::{self, Settings},
 };
@@ -134,7 +134,7 @@ fn watch_of(service: &Service) -> Option<(&Service, &Settings)> {
 
 fn list(args: &Args, database: &Path) -> anyhow::Result<ExitCode> {
     let events = WatchReader::open(database)?.events(args.state.as_deref(), args.limit)?;
-    let mut out = std::io::stdout().lock();
+    let mut out = say::out();
     if args.json {
         for event in &events {
             writeln!(out, "{}", serde_json::to_string(event)?)?;
@@ -183,7 +183,7 @@ fn check(args: &Args, database: &Path) -> anyhow::Result<ExitCode> {
     let (files, pending) = reader.counts()?;
     let is_fresh = now_ms().saturating_sub(told_ms) <= BEAT_MAX_AGE_MS;
     let is_well = is_fresh && status["state"] == "watching";
-    let mut out = std::io::stdout().lock();
+    let mut out = say::out();
     if args.json {
         let answer =
             json!({ "well": is_well, "timestamp": told_ms, "files": files, "pending": pending, "status": status });

@@ -18,6 +18,7 @@ use super::{
     print::{self, Colour, Style},
 };
 use crate::{
+    say,
     store::{EventFilter, EventRecord, FailureFilter, FailureRecord, Found, ReadError, Reader},
     text,
 };
@@ -47,11 +48,11 @@ pub fn run(args: &WhyArgs, database: &Path) -> anyhow::Result<ExitCode> {
     match find(&reader, &args.id)? {
         Found::Failure(row) => {
             let around = Around::failure(&reader, &row)?;
-            print::still_read(failure::tell(&mut io::stdout().lock(), &style, &row, &around))?;
+            failure::tell(&mut say::out(), &style, &row, &around)?;
         }
         Found::Event(row) => {
             let around = Around::event(&reader, &row)?;
-            print::still_read(event::tell(&mut io::stdout().lock(), &style, &row, &around))?;
+            event::tell(&mut say::out(), &style, &row, &around)?;
         }
         Found::None => anyhow::bail!(
             "no failure or event has an id that begins with \"{}\": refusals have no row of their own, and old \

@@ -19,7 +19,10 @@ use tokio::{
 };
 
 use super::ControlError;
-use crate::wire::lines::{LineError, LineReader};
+use crate::{
+    say::note,
+    wire::lines::{LineError, LineReader},
+};
 
 mod ledger;
 
@@ -100,7 +103,7 @@ where
         if is_over {
             return Ok(());
         }
-        eprintln!(
+        note!(
             "seawall: the gateway has ended{}; it is joined again once it is back",
             if was_answered { "" } else { ", and the open calls are answered as lost" }
         );
@@ -153,7 +156,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Relay<R, W> {
         }
         let news = self.ledger().news();
         self.tell(news).await?;
-        eprintln!("seawall: joined the gateway again");
+        note!("seawall: joined the gateway again");
         Ok(gateway.flush().await.is_ok())
     }
 

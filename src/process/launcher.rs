@@ -40,6 +40,7 @@ use super::{
     sys,
     talk::{Answer, LaunchError, Order},
 };
+use crate::say::{note, say};
 
 /// The hidden subcommand.
 pub(super) const SUBCOMMAND: &str = "sandbox-exec";
@@ -70,7 +71,7 @@ pub fn enter() -> Option<ExitCode> {
     match control {
         Some(Ok(control)) => Some(launch(control)),
         _ => {
-            eprintln!("seawall: {SUBCOMMAND} is started by seawall itself; to try a sandbox: seawall sandbox run");
+            note!("seawall: {SUBCOMMAND} is started by seawall itself; to try a sandbox: seawall sandbox run");
             Some(ExitCode::from(2))
         }
     }
@@ -80,16 +81,16 @@ pub fn enter() -> Option<ExitCode> {
 fn attempt(words: impl Iterator<Item = std::ffi::OsString>) -> ExitCode {
     let words: Vec<String> = words.map(|word| word.to_string_lossy().into_owned()).collect();
     let [attempt, arguments @ ..] = &words[..] else { return ExitCode::from(2) };
-    match crate::sandbox::attempts::make(attempt, arguments) {
-        Ok(found) => println!("got through: {found}"),
-        Err(error) => println!("kept out: {error}"),
-    }
-    ExitCode::SUCCESS
+    let said = match crate::sandbox::attempts::make(attempt, arguments) {
+        Ok(found) => say!("got through: {found}"),
+        Err(error) => say!("kept out: {error}"),
+    };
+    if said.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 #[cfg(not(target_os = "linux"))]
 fn attempt(_: impl Iterator<Item = std::ffi::OsString>) -> ExitCode {
-    eprintln!("seawall: {ATTEMPT} is for Linux");
+    note!("seawall: {ATTEMPT} is for Linux");
     ExitCode::from(2)
 }
 

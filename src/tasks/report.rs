@@ -10,6 +10,8 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
+use crate::say::note;
+
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Report {
     /// Of the process that runs the steps, by which one run is told from another.
@@ -60,7 +62,7 @@ impl Kept {
     /// Put in place whole. The task matters more than what is known of it.
     fn write(&self) {
         if let Err(error) = write(&self.path, &self.report) {
-            eprintln!("seawall: {} cannot be written: {error}", self.path.display());
+            note!("seawall: {} cannot be written: {error}", self.path.display());
         }
     }
 }

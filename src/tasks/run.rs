@@ -13,7 +13,10 @@ use super::{
     Step, What, expect, process,
     report::{Kept, Outcome, Report, StepReport},
 };
-use crate::text;
+use crate::{
+    say::{note, say},
+    text,
+};
 
 /// What the steps of one task need to know.
 #[derive(Clone, Debug)]
@@ -71,13 +74,14 @@ fn run_step(task: &Task, index: usize, step: &Step, kept: &mut Kept, stop: &Atom
         if attempt > step.retries || stop.load(Ordering::Relaxed) {
             break outcome;
         }
-        eprintln!("seawall: step {} failed, again in {}: {why}", step.name, text::duration(step.retry_after));
+        note!("seawall: step {} failed, again in {}: {why}", step.name, text::duration(step.retry_after));
         process::pause(step.retry_after, stop);
     };
     let took = began.elapsed();
     match &outcome {
-        Ok(()) => println!("seawall: step {} is done after {}", step.name, text::duration(took)),
-        Err(why) => eprintln!("seawall: step {} failed: {why}", step.name),
+        // A task is no less done where nobody hears of it.
+        Ok(()) => drop(say!("seawall: step {} is done after {}", step.name, text::duration(took))),
+        Err(why) => note!("seawall: step {} failed: {why}", step.name),
     }
     kept.update(index, |report| {
         report.outcome = if outcome.is_ok() { Outcome::Done } else { Outcome::Failed };

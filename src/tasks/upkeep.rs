@@ -6,6 +6,7 @@ use std::{
 };
 
 use super::{Now, What, digest};
+use crate::say::say;
 use crate::store::{
     ReadError,
     upkeep::{self, Kept, UpkeepError},
@@ -34,7 +35,7 @@ pub fn perform(what: &What, databases: &[Kept], store: &Path, now: &Now) -> Resu
         What::Retention => each(there, |kept| Ok(kept.retain()?)),
         What::Check => each(there, |kept| {
             upkeep::check(kept.path())?;
-            println!("{} is whole", kept.path().display());
+            told(say!("{} is whole", kept.path().display()));
             Ok(())
         }),
         What::Backup { to, keep } => each(there, |kept| back_up(kept.path(), to, *keep, now)),
@@ -42,11 +43,14 @@ pub fn perform(what: &What, databases: &[Kept], store: &Path, now: &Now) -> Resu
             let text = digest::write(store, *since, now)?;
             let path = to.join(format!("digest-{}.md", now.stamp()));
             put(&path, &text).map_err(|source| UpkeepFailed::Io { path: path.clone(), source })?;
-            println!("{}", path.display());
+            told(say!("{}", path.display()));
             prune(to, "digest", "md", *keep)
         }
     }
 }
+
+/// What is done stays done where nobody can be told.
+fn told(_: io::Result<()>) {}
 
 fn each<'k>(
     databases: impl Iterator<Item = &'k Kept>,
@@ -59,7 +63,7 @@ fn each<'k>(
 fn back_up(path: &Path, to: &Path, keep: u32, now: &Now) -> Result<(), UpkeepFailed> {
     let stem = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
     let copy = upkeep::back_up(path, to, &format!("{stem}-{}.db", now.stamp()))?;
-    println!("{}", copy.display());
+    told(say!("{}", copy.display()));
     prune(to, &stem, "db", keep)
 }
 

@@ -17,6 +17,7 @@ use crate::{
     gateway::reload::Overrides,
     process::{Command, launcher},
     sandbox::{Network, Plan, Report},
+    say::{self, say},
     text,
 };
 
@@ -73,7 +74,7 @@ pub(super) fn run(name: Option<String>, json: bool, config: Option<PathBuf>) -> 
         all.extend(found);
     }
     if json {
-        println!("{}", serde_json::to_string(&all)?);
+        say!("{}", serde_json::to_string(&all)?)?;
     }
     let is_open = all.iter().any(|finding| finding.verdict == Verdict::Open);
     Ok(if is_open { ExitCode::FAILURE } else { ExitCode::SUCCESS })
@@ -137,7 +138,7 @@ async fn inside(command: &Command, words: &[String]) -> anyhow::Result<(String, 
 
 fn print(server: &str, found: &[Finding]) -> anyhow::Result<()> {
     let style = Style::of_stdout();
-    let mut out = std::io::stdout().lock();
+    let mut out = say::out();
     writeln!(out, "{server}")?;
     for finding in found {
         let (word, colour) = match finding.verdict {

@@ -32,6 +32,7 @@ use crate::{
         egress::PROXY,
         observe::{self, Asked},
     },
+    say::say,
     text,
 };
 
@@ -83,7 +84,7 @@ pub(super) fn run(command: Command) -> anyhow::Result<ExitCode> {
     let seen = Arc::new(Seen::default());
     let (answered, stderr, reach) = block_on(observe(&observed, &seen))?;
     let needs = needs(&seen, &base, &command, &stderr, &reach);
-    println!("{}", in_toml(&command.name, &needs, &answered));
+    say!("{}", in_toml(&command.name, &needs, &answered))?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -18,7 +18,7 @@ use rustix::{
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::task::TaskTracker;
 
-use crate::{command::block_on, process::Command};
+use crate::{command::block_on, process::Command, say::note};
 
 /// What it said last is on its way for so long.
 const LAST_WORDS_WAIT: Duration = Duration::from_secs(1);
@@ -43,7 +43,7 @@ async fn at_terminal(command: Command) -> anyhow::Result<ExitCode> {
     let tasks = TaskTracker::new();
     let (child, listeners) = command.spawn_on(&theirs, &tasks).await?;
     drop(theirs);
-    eprintln!("seawall: {}", super::in_a_line(child.report()));
+    note!("seawall: {}", super::in_a_line(child.report()));
     super::let_out(&command, listeners);
     let raw = Raw::begin()?;
     let (mut input, mut output) = (std::fs::File::from(ours.try_clone()?), std::fs::File::from(ours.try_clone()?));

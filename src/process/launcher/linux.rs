@@ -27,7 +27,10 @@ use super::{
     program::{Note, Notes},
     tree,
 };
-use crate::sandbox::{Tier, linux as sandbox};
+use crate::{
+    sandbox::{Tier, linux as sandbox},
+    say::note,
+};
 
 /// Told to stop by somebody else than the gateway: then the program has so long.
 const OWN_STOP_GRACE: Duration = Duration::from_secs(3);
@@ -260,7 +263,7 @@ impl Supervisor {
         if let Some(used) = used.filter(|used| *used > max) {
             // Among the server's last words, where whoever asks why will look.
             let (used, max) = (crate::text::bytes(used), crate::text::bytes(max));
-            eprintln!("seawall: ended by the sandbox: its processes use {used} of memory, limits.memory is {max}");
+            note!("seawall: ended by the sandbox: its processes use {used} of memory, limits.memory is {max}");
             self.end(None);
         }
     }
@@ -269,7 +272,7 @@ impl Supervisor {
         let Some(disk) = &mut self.disk else { return };
         let Some(added) = disk.look() else { return };
         let (added, max) = (crate::text::bytes(added), crate::text::bytes(disk.max()));
-        eprintln!("seawall: ended by the sandbox: it has added {added} to its folders, limits.disk is {max}");
+        note!("seawall: ended by the sandbox: it has added {added} to its folders, limits.disk is {max}");
         self.end(None);
     }
 
