@@ -10,6 +10,7 @@ use crate::service::schedule::Schedule;
 
 pub mod launchd;
 pub mod lint;
+mod read;
 pub mod systemd;
 
 /// What a supervisor is told of a service.
@@ -58,6 +59,28 @@ pub struct Described {
     pub name: String,
     pub schedule: Option<Schedule>,
     pub run_at_load: bool,
+}
+
+/// What an installed unit is for, by the command that it starts: no other mark is needed,
+/// and one that somebody has edited keeps it as long as it runs at all.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Installed {
+    /// The name in servers.toml.
+    pub name: String,
+    /// The servers.toml that it names.
+    pub config: PathBuf,
+}
+
+impl Installed {
+    /// `None` where this is no command of a unit of ours.
+    fn of(argv: &[String]) -> Option<Self> {
+        match argv {
+            [_, run, name, flag, config] if run == "run" && flag == "--config" => {
+                Some(Installed { name: name.clone(), config: PathBuf::from(config) })
+            }
+            _ => None,
+        }
+    }
 }
 
 /// How long a service may take to end: calls have 30 s, and launchd's own 20 would
@@ -113,4 +136,38 @@ fn search_path(home: &Path, extra: &[PathBuf]) -> String {
 
 fn shown(path: &Path) -> String {
     path.to_string_lossy().into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_unit_is_known_again_by_what_it_starts() {
+        let folders = ["/Users/you", "/a b/\"c\"\\d'e", "/100%/$HOME/%h", "/ü & <x>", "/trailing\\"];
+        let schedule = Some(Schedule::Every(std::time::Duration::from_secs(60)));
+        for (folder, schedule) in folders.into_iter().zip([None, schedule].into_iter().cycle()) {
+            let folder = PathBuf::from(folder);
+            let place = Place {
+                home: folder.clone(),
+                program: folder.join("seawall"),
+                config: folder.join("servers.toml"),
+                extra_path: Vec::new(),
+                logs: folder.join("logs"),
+                scope: Scope::Agent,
+            };
+            let described = Described { name: "one-two".to_owned(), schedule, run_at_load: true };
+            let unit = unit(&described, &place);
+            let expected = Some(Installed { name: "one-two".to_owned(), config: place.config });
+            assert_eq!(launchd::installed(launchd::plist(&unit).as_bytes()), expected, "{}", folder.display());
+            assert_eq!(systemd::installed(&systemd::files(&unit, 256)[0].text), expected, "{}", folder.display());
+        }
+        for text in ["", "[Service]\nExecStart=/bin/x run\n", "[Service]\nExecStart=\"/bin/x\n"] {
+            assert_eq!(systemd::installed(text), None, "{text}");
+        }
+        let list = "<plist><dict><key>Label</key><string>dev.seawall.a</string><key>ProgramArguments</key><array>\
+                    <string>/x</string><string>run</string><string>b</string><string>--config</string>\
+                    <string>/y</string></array></dict></plist>";
+        assert_eq!(launchd::installed(list.as_bytes()), None, "its label is another one's");
+    }
 }

@@ -10,7 +10,12 @@ use std::{
     time::Duration,
 };
 
-use support::{Gateway, fixture, poll, process::run, scratch::Scratch};
+use support::{
+    Gateway, fixture, poll,
+    process::run,
+    scratch::Scratch,
+    units::{Recorder, TWO},
+};
 
 const WITHIN: Duration = Duration::from_secs(60);
 
@@ -52,6 +57,34 @@ fn ends_the_same(words: &[&str], config: &Path, home: &Path) {
     assert_eq!(alone, read.status.code(), "{words:?} without anybody");
     assert!(!said.contains("panicked") && !said.to_lowercase().contains("broken pipe"), "{words:?}: {said}");
     assert!(!String::from_utf8_lossy(&read.stderr).contains("panicked"), "{words:?}: {read:?}");
+}
+
+#[test]
+fn commands_about_units_end_quietly() {
+    let home = Scratch::new();
+    let config = home.write("servers.toml", TWO);
+    let recorder = Recorder::new();
+    let program = recorder.program();
+    let launchd = ["launchd", "--launchctl", &program];
+    let systemd = ["systemd", "--systemctl", &program, "--loginctl", &program];
+    let bad = home.write("com.example.job.plist", "<plist><dict><key>Nice</key><integer>99</integer></dict></plist>");
+    for supervisor in [&launchd[..], &systemd] {
+        // In this order: what is installed by one is shown by the next.
+        for action in [&["render"][..], &["lint"], &["diff"], &["install", "--dry-run"], &["status"]] {
+            ends_the_same(&[supervisor, action].concat(), &config, home.path());
+        }
+    }
+    ends_the_same(&["launchd", "lint", bad.to_str().expect("UTF-8")], &config, home.path());
+
+    // What acts does all of it, heard or not.
+    let mut install = seawall(&[&launchd[..], &["install"]].concat(), &config, home.path());
+    let status = install.stdout(unread()).stderr(Stdio::null()).status().expect("it runs");
+    assert!(status.success());
+    for name in ["one", "nightly"] {
+        assert!(home.file(&format!("Library/LaunchAgents/dev.seawall.{name}.plist")).exists(), "{name}");
+    }
+    let told = recorder.told();
+    assert_eq!(told.iter().filter(|line| line.starts_with("bootstrap ")).count(), 2, "{told:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

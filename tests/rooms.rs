@@ -251,6 +251,20 @@ fn a_crate_is_named_where_it_is_hidden_and_nowhere_else() {
     nothing(wrong.chain(missing).collect());
 }
 
+/// `println!` and `eprintln!` panic where nobody reads any more, and a bare stdout has its
+/// own errors there. The protocol's streams and a terminal's bytes are not for these.
+#[test]
+fn what_is_said_is_said_by_one_room() {
+    const BARE: [&str; 5] = ["println!", "print!(", "eprint", "std::io::stdout().lock()", "dbg!"];
+    let sources = sources();
+    let wrong = sources.iter().filter(|source| source.room() != "say").flat_map(|source| {
+        let is_bare = |line: &&str| BARE.iter().any(|bare| line.contains(bare));
+        let lines = source.code.lines().filter(is_bare);
+        lines.filter(|_| source.file != "command/sandbox/shell.rs").map(|line| format!("src/{}: {line}", source.file))
+    });
+    nothing(wrong.collect());
+}
+
 /// The root of the house takes one type of rmcp's in its signature, and no more.
 #[test]
 fn the_gateway_names_only_the_trait_of_a_handler() {

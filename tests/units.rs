@@ -1,18 +1,21 @@
-//! The services are described to launchd and systemd by text that is generated, that
-//! independent parsers accept, and that an install puts in place once and without loss.
+//! The services are described to launchd and systemd by text that is generated and that
+//! independent parsers accept, and any property list can be checked.
 
 mod support;
 
 use std::{
     fs,
     io::Cursor,
-    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
-    process::{Command, Output},
+    process::Command,
     time::Duration,
 };
 
-use support::{process::run, scratch::Scratch};
+use support::{
+    process::run,
+    scratch::Scratch,
+    units::{seawall, text, tool},
+};
 
 const SIX: [&str; 6] = ["gateway", "embedding-server", "file-watcher", "emit-server", "daily-tasks", "weekly-tasks"];
 const WITHIN: Duration = Duration::from_secs(60);
@@ -21,35 +24,11 @@ fn repository() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// `seawall WORDS`, with a home of its own and no variables of this shell.
-fn seawall(words: &[&str], config: &Path, home: &Path) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_seawall"));
-    command.args(words).arg("--config").arg(config).current_dir(home);
-    command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default()).env("HOME", home).env("USER", "you");
-    run(command, WITHIN)
-}
-
-fn text(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
-}
-
 fn rendered_into(folder: &Path) {
     let words = ["launchd", "render", "--home", "/Users/you", "--program", "/usr/local/bin/seawall", "--out"];
     let folder_word = folder.to_str().expect("UTF-8");
     let output = seawall(&[&words[..], &[folder_word]].concat(), &repository().join("servers.toml"), folder);
     assert!(output.status.success(), "{}", text(&output));
-}
-
-/// A program of the machine that a test cannot do without. Said in one line where it is
-/// missing; in CI that is a failure.
-fn tool(name: &str) -> bool {
-    let there =
-        std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default()).any(|dir| dir.join(name).is_file());
-    if !there {
-        assert!(std::env::var_os("CI").is_none(), "{name} is not installed, and CI must have it");
-        eprintln!("skipped: {name} is not installed");
-    }
-    there
 }
 
 #[test]
@@ -86,7 +65,9 @@ fn every_golden_property_list_says_what_launchd_needs() {
         assert_eq!(integer("ExitTimeOut"), Some(45));
         assert_eq!(job.get("RunAtLoad").and_then(plist::Value::as_boolean), Some(true));
         let arguments = job.get("ProgramArguments").and_then(plist::Value::as_array).expect("arguments");
-        assert_eq!(arguments[..3], ["/usr/local/bin/seawall", "run", name].map(plist::Value::from));
+        let config = "/Users/you/.config/seawall/servers.toml";
+        let expected = ["/usr/local/bin/seawall", "run", name, "--config", config];
+        assert_eq!(*arguments, expected.map(plist::Value::from));
         let path = job.get("EnvironmentVariables").and_then(plist::Value::as_dictionary).expect("a dictionary");
         let path = path.get("PATH").and_then(plist::Value::as_string).expect("PATH");
         for folder in ["/opt/homebrew/bin", "/usr/local/bin", "/Users/you/.local/bin", "/usr/bin"] {
@@ -95,7 +76,14 @@ fn every_golden_property_list_says_what_launchd_needs() {
         let keep_alive = job.get("KeepAlive").and_then(plist::Value::as_dictionary);
         let calendar = job.get("StartCalendarInterval").and_then(plist::Value::as_dictionary);
         if name.ends_with("-tasks") {
-            assert!(keep_alive.is_none() && calendar.is_some(), "{name}");
+            assert!(keep_alive.is_none() && !job.contains_key("KeepAlive"), "{name}");
+            let calendar = calendar.expect("a calendar");
+            let at = |key: &str| calendar.get(key).and_then(plist::Value::as_signed_integer);
+            let expected = match name {
+                "daily-tasks" => [None, Some(3), Some(30)],
+                _ => [Some(0), Some(4), Some(0)],
+            };
+            assert_eq!(["Weekday", "Hour", "Minute"].map(at), expected, "{name}");
         } else {
             let successful = keep_alive.and_then(|conditions| conditions.get("SuccessfulExit"));
             assert_eq!(successful.and_then(plist::Value::as_boolean), Some(false), "{name}");
@@ -137,6 +125,30 @@ fn an_independent_parser_reads_the_same() {
         assert!(output.status.success(), "{name}: {}", text(&output));
         let theirs = plist::Value::from_file(&binary).expect("a binary property list");
         assert_eq!(theirs, plist::Value::from_file(&golden).expect("ours"), "{name}");
+        // And what it writes is read here.
+        let theirs = folder.file(&format!("dev.seawall.{name}.plist"));
+        fs::rename(&binary, &theirs).expect("renamed");
+        let words = ["launchd", "lint", theirs.to_str().expect("UTF-8")];
+        let output = seawall(&words, &repository().join("servers.toml"), folder.path());
+        assert!(output.status.success() && !text(&output).contains("error"), "{}", text(&output));
+    }
+}
+
+#[test]
+fn npx_and_uvx_are_found_where_they_are_now() {
+    let home = Scratch::new();
+    for name in ["odd place/bin/npx", "tools/uvx"] {
+        home.write(name, "");
+    }
+    let config = home.write("servers.toml", "[services.one]\ncommand = [\"x\"]\n");
+    let folders = ["odd place/bin", "tools"].map(|folder| home.file(folder).display().to_string()).join(":");
+    for supervisor in ["launchd", "systemd"] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_seawall"));
+        command.args([supervisor, "render", "--config"]).arg(&config).env("HOME", home.path()).env("USER", "you");
+        command.env("PATH", format!("relative:{folders}:/usr/bin:/bin"));
+        let said = text(&run(command, WITHIN));
+        let expected = format!("{folders}:{}/.local/bin:", home.path().display());
+        assert!(said.contains(&expected) && !said.contains("relative"), "{expected}: {said}");
     }
 }
 
@@ -151,9 +163,14 @@ fn systemd_itself_finds_nothing_wrong() {
         assert!(output.status.success(), "{words:?}: {}", text(&output));
     }
     // It would have found something.
-    let wrong =
-        seawall(&["systemd", "lint", "--systemd-version", "9999"], &repository().join("servers.toml"), home.path());
-    assert!(wrong.status.success() || text(&wrong).contains("RestartSteps"), "{}", text(&wrong));
+    let program = home.write("program", "no program");
+    let program = program.to_str().expect("UTF-8");
+    for words in [&["systemd", "lint", "--program", program][..], &["systemd", "install", "--program", program]] {
+        let wrong = seawall(words, &repository().join("servers.toml"), home.path());
+        assert_eq!(wrong.status.code(), Some(1), "{words:?}: {}", text(&wrong));
+        assert!(text(&wrong).contains("not executable"), "{words:?}: {}", text(&wrong));
+    }
+    assert!(!home.file(".config").exists());
 }
 
 #[test]
@@ -180,64 +197,44 @@ fn a_schedule_becomes_a_timer_and_a_service_that_restarts_has_bounds() {
     );
 }
 
-/// What a lint of one text says.
-fn lint(body: &str, name: &str, strict: bool) -> (bool, String) {
-    let folder = Scratch::new();
-    let head = "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<plist version=\"1.0\">\n";
-    let file = folder.write(name, &format!("{head}<dict>\n{body}\n</dict>\n</plist>\n"));
-    let words = ["launchd", "lint", file.to_str().expect("UTF-8"), "--strict"];
-    let output = seawall(if strict { &words } else { &words[..3] }, &repository().join("servers.toml"), folder.path());
-    (output.status.success(), text(&output))
-}
-
-const SOUND: &str = "<key>Label</key><string>com.example.job</string>
-    <key>ProgramArguments</key><array><string>/bin/sh</string></array>";
-
 #[test]
-fn lint_finds_what_launchd_would_silently_ignore() {
-    for (body, expected) in [
-        ("<key>ExitTimeout</key><integer>45</integer>", "did you mean ExitTimeOut?"),
-        ("<key>KeepAlive</key><dict><key>SuccesfulExit</key><false/></dict>", "did you mean SuccessfulExit?"),
-        ("<key>RunAtload</key><true/>", "did you mean RunAtLoad?"),
-        ("<key>Flavour</key><string>x</string>", "is no key of launchd"),
-        ("<key>RunAtLoad</key><string>true</string>", "is a <string>, and launchd wants <true/> or <false/>"),
-        ("<key>ExitTimeOut</key><string>45</string>", "launchd wants an <integer>"),
-        ("<key>ThrottleInterval</key><integer>5</integer>", "never starts a job twice within 10 seconds"),
-        (
-            "<key>StartInterval</key><integer>600</integer><key>KeepAlive</key><true/>",
-            "KeepAlive: on a job with a schedule",
-        ),
-        ("<key>StartCalendarInterval</key><dict><key>Hour</key><integer>24</integer></dict>", "write 0 to 23"),
-        ("<key>StartCalendarInterval</key><dict><key>Weekday</key><string>Mon</string></dict>", "wants an <integer>"),
-        ("<key>StandardOutPath</key><string>~/x.log</string>", "begins with \"~\""),
-        ("<key>StandardErrorPath</key><string>logs/x.log</string>", "is a relative path"),
-        ("<key>WorkingDirectory</key><string>${HOME}/x</string>", "launchd expands no variables"),
-        ("<key>EnvironmentVariables</key><dict><key>PATH</key><string>/x:$PATH</string></dict>", "is not expanded"),
-        ("<key>EnvironmentVariables</key><dict><key>N</key><integer>1</integer></dict>", "is no string"),
-        ("<key>StandardOutPath</key><string>/tmp/a & b.log</string>", "write &amp; for an ampersand"),
-    ] {
-        let (passed, said) = lint(&format!("{SOUND}{body}"), "com.example.job.plist", false);
-        assert!(!passed && said.contains(expected), "{body}: {said}");
+fn a_unit_is_never_written_for_a_relative_path() {
+    let home = Scratch::new();
+    let config = repository().join("servers.toml");
+    for supervisor in ["launchd", "systemd"] {
+        for action in ["render", "lint", "diff", "install", "uninstall", "status"] {
+            for flag in ["--home", "--program"] {
+                let output = seawall(&[supervisor, action, flag, "some/where"], &config, home.path());
+                let said = text(&output);
+                assert_eq!(output.status.code(), Some(2), "{supervisor} {action} {flag}: {said}");
+                assert!(said.contains("relative path") && said.contains(flag), "{said}");
+            }
+        }
     }
-    let (passed, said) = lint(SOUND, "com.example.other.plist", false);
-    assert!(!passed && said.contains("name it com.example.job.plist"), "{said}");
-    let (passed, said) = lint("<key>Label</key><string>com.example.job</string>", "com.example.job.plist", false);
-    assert!(!passed && said.contains("there is nothing to run"), "{said}");
-    let (passed, said) = lint(SOUND, "com.example.job.plist", true);
-    assert!(passed && said.is_empty(), "{said}");
 }
 
 #[test]
-fn what_this_machine_lacks_is_a_warning_and_strict_makes_it_an_error() {
-    let body = "<key>Label</key><string>com.example.job</string>
-        <key>ProgramArguments</key><array><string>/no/such/program</string></array>
-        <key>StandardOutPath</key><string>/no/such/folder/x.log</string>";
-    let (passed, said) = lint(body, "com.example.job.plist", false);
-    assert!(
-        passed && said.contains("/no/such/program does not exist") && said.contains("/no/such/folder does"),
-        "{said}"
-    );
-    assert!(!lint(body, "com.example.job.plist", true).0);
+fn a_program_that_this_machine_lacks_is_a_warning_and_strict_makes_it_an_error() {
+    let home = Scratch::new();
+    for supervisor in ["launchd", "systemd"] {
+        let words = [supervisor, "lint", "--program", "/no/such/seawall", "--strict"];
+        let output = seawall(&words[..4], &repository().join("servers.toml"), home.path());
+        assert!(output.status.success(), "{}", text(&output));
+        assert!(text(&output).contains("warning: ") && text(&output).contains("/no/such/seawall does not exist"));
+        let output = seawall(&words, &repository().join("servers.toml"), home.path());
+        assert_eq!(output.status.code(), Some(1), "{supervisor}: {}", text(&output));
+    }
+}
+
+#[test]
+fn status_says_where_there_is_no_such_supervisor() {
+    let home = Scratch::new();
+    for (supervisor, flag) in [("launchd", "--launchctl"), ("systemd", "--systemctl")] {
+        let words = [supervisor, flag, "/no/such/program", "status"];
+        let output = seawall(&words, &repository().join("servers.toml"), home.path());
+        assert_eq!(output.status.code(), Some(1));
+        assert!(text(&output).contains(&format!("there is no {} here", flag.trim_start_matches('-'))));
+    }
 }
 
 #[test]
@@ -256,179 +253,39 @@ fn a_variable_that_the_unit_will_not_have_is_found_and_its_value_written_nowhere
     let output = run(command, WITHIN);
     let said = text(&output);
     assert!(!output.status.success() && said.contains("MY_TOKEN") && said.contains("services.one"), "{said}");
+    assert!(!said.contains("HOME"), "a unit has it: {said}");
     assert!(!said.contains("MAYBE") && !said.contains("s3cret-value"), "{said}");
+    for supervisor in ["launchd", "systemd"] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_seawall"));
+        command.args([supervisor, "render", "--config"]).arg(&config);
+        command.env("MY_TOKEN", "s3cret-value").env("HOME", folder.path());
+        let said = text(&run(command, WITHIN));
+        assert!(said.contains("seawall.one") || said.contains("seawall-one"), "{said}");
+        assert!(!said.contains("s3cret-value") && !said.contains("MY_TOKEN"), "{said}");
+    }
+}
+
+/// The variables that a unit lacks, of those named, as lint says it.
+fn lacking(words: &[&str], names: &[&str]) -> Vec<String> {
+    let folder = Scratch::new();
+    let services = names.iter().map(|name| {
+        let service = name.to_lowercase().replace('_', "-");
+        format!("[services.{service}]\ncommand = [\"x\"]\nenv = {{ A = \"${{{name}}}\" }}\n")
+    });
+    let config = folder.write("servers.toml", &services.collect::<String>());
     let mut command = Command::new(env!("CARGO_BIN_EXE_seawall"));
-    command
-        .args(["launchd", "render", "--config"])
-        .arg(&config)
-        .env("MY_TOKEN", "s3cret-value")
-        .env("HOME", folder.path());
-    assert!(!text(&run(command, WITHIN)).contains("s3cret-value"));
-}
-
-/// Stands in for launchctl or systemctl: writes down what it is told, and remembers
-/// what is loaded.
-struct Recorder {
-    folder: Scratch,
-}
-
-impl Recorder {
-    fn new() -> Self {
-        let folder = Scratch::new();
-        let loaded = folder.file("loaded");
-        fs::create_dir(&loaded).expect("a folder");
-        let script = format!(
-            "#!/bin/sh\necho \"$@\" >> '{log}'\ncd '{loaded}' || exit 9\n[ \"$1\" = --user ] && shift\ncase \"$1\" in\n\
-             print) test -e \"$(basename \"$2\")\" ;;\n\
-             bootstrap) touch \"$(basename \"$3\" .plist)\" ;;\n\
-             bootout) rm \"$(basename \"$2\")\" ;;\n\
-             is-enabled|is-active) test -e \"$2\" ;;\n\
-             enable) [ $# -lt 3 ] || touch \"$3\" ;;\n\
-             disable) rm \"$3\" ;;\n\
-             show-user) echo Linger=no ;;\n\
-             --version) echo 'systemd 256 (256)' ;;\nesac\n",
-            log = folder.file("log").display(),
-            loaded = loaded.display(),
-        );
-        let program = folder.write("recorder", &script);
-        fs::set_permissions(program, fs::Permissions::from_mode(0o755)).expect("executable");
-        Recorder { folder }
-    }
-
-    fn program(&self) -> String {
-        self.folder.file("recorder").to_str().expect("UTF-8").to_owned()
-    }
-
-    /// What it was told since the last time, questions left out.
-    fn told(&self) -> Vec<String> {
-        let log = fs::read_to_string(self.folder.file("log")).unwrap_or_default();
-        let _ = fs::remove_file(self.folder.file("log"));
-        let question =
-            |line: &&str| !["print", "is-", "show-user", "--version", "--user is-"].iter().any(|q| line.starts_with(q));
-        log.lines().filter(question).map(str::to_owned).collect()
-    }
-}
-
-const TWO: &str = "[services.one]\ncommand = [\"sleep\", \"9\"]\n[services.nightly]\ncommand = [\"true\"]\nschedule = \"daily 03:30\"\n";
-
-#[test]
-fn an_install_under_launchd_is_done_once_and_loses_nothing() {
-    let home = Scratch::new();
-    let config = home.write("servers.toml", TWO);
-    let recorder = Recorder::new();
-    let launchctl = recorder.program();
-    let does = |words: &[&str]| {
-        let output = seawall(&[&["launchd", "--launchctl", &launchctl], words].concat(), &config, home.path());
-        assert!(output.status.success(), "{words:?}: {}", text(&output));
-        text(&output)
-    };
-    let agents = home.file("Library/LaunchAgents");
-
-    let said = does(&["install", "--dry-run"]);
-    assert!(said.contains("would write") && said.contains("bootstrap"), "{said}");
-    assert!(recorder.told().is_empty() && !agents.exists(), "a dry run does nothing");
-
-    does(&["install"]);
-    let told = recorder.told();
-    let uid = rustix::process::getuid().as_raw();
-    let plist = |name: &str| agents.join(format!("dev.seawall.{name}.plist"));
-    let bootstrap = |name: &str| format!("bootstrap gui/{uid} {}", plist(name).display());
-    assert_eq!(
-        told,
-        [
-            format!("enable gui/{uid}/dev.seawall.one"),
-            bootstrap("one"),
-            format!("kickstart gui/{uid}/dev.seawall.one"),
-            format!("enable gui/{uid}/dev.seawall.nightly"),
-            bootstrap("nightly"),
-        ]
-    );
-    assert!(home.file("Library/Logs/seawall").is_dir());
-
-    assert!(does(&["install"]).contains("unchanged"));
-    assert!(recorder.told().is_empty(), "a second install has nothing to do");
-    does(&["install", "--restart", "one"]);
-    assert_eq!(recorder.told(), [format!("kickstart -k gui/{uid}/dev.seawall.one")]);
-
-    // Edited by hand: the edit is kept beside, and shown before.
-    fs::write(plist("one"), "edited by hand").expect("written");
-    let differs = seawall(&["launchd", "diff"], &config, home.path());
-    assert_eq!(differs.status.code(), Some(1));
-    assert!(text(&differs).contains("- edited by hand"));
-    does(&["install"]);
-    assert_eq!(recorder.told()[0], format!("bootout gui/{uid}/dev.seawall.one"));
-    let backups: Vec<_> = fs::read_dir(&agents)
-        .expect("a folder")
-        .flatten()
-        .filter(|file| file.file_name().to_string_lossy().contains(".backup-"))
-        .collect();
-    assert_eq!(backups.len(), 1);
-    assert_eq!(fs::read_to_string(backups[0].path()).expect("a backup"), "edited by hand");
-    assert!(seawall(&["launchd", "diff"], &config, home.path()).status.success());
-
-    let said = does(&["status"]);
-    assert!(said.contains("dev.seawall.one") && said.contains("waiting for its time"), "{said}");
-    does(&["uninstall"]);
-    assert_eq!(recorder.told().len(), 2);
-    assert!(!plist("one").exists() && !plist("nightly").exists());
-    assert!(does(&["uninstall"]).contains("not installed"));
+    command.args(words).arg("--config").arg(config).envs(names.iter().map(|name| (name, "here")));
+    command.env("HOME", folder.path()).env("USER", "you");
+    let said = text(&run(command, WITHIN));
+    let is_named = |name: &&&str| said.contains(&format!("services.{}:", name.to_lowercase().replace('_', "-")));
+    names.iter().filter(is_named).map(|name| (*name).to_owned()).collect()
 }
 
 #[test]
-fn a_daemon_starts_at_boot_as_its_user() {
-    let home = Scratch::new();
-    let config = home.write("servers.toml", TWO);
-    let recorder = Recorder::new();
-    let folder = home.file("LaunchDaemons");
-    let words = [
-        "launchd",
-        "--launchctl",
-        &recorder.program(),
-        "install",
-        "one",
-        "--daemon",
-        "--user",
-        "ada",
-        "--folder",
-        folder.to_str().expect("UTF-8"),
-    ];
-    let output = seawall(&words, &config, home.path());
-    assert!(output.status.success(), "{}", text(&output));
-    let plist = fs::read_to_string(folder.join("dev.seawall.one.plist")).expect("written");
-    assert!(plist.contains("<key>UserName</key>\n  <string>ada</string>"), "{plist}");
-    assert!(recorder.told().iter().any(|line| line.starts_with("bootstrap system ")));
-}
-
-#[test]
-fn an_install_under_systemd_is_done_once_and_tells_of_lingering() {
-    let home = Scratch::new();
-    let config = home.write("servers.toml", TWO);
-    let recorder = Recorder::new();
-    let program = recorder.program();
-    let does = |words: &[&str]| {
-        let output = seawall(
-            &[&["systemd", "--systemctl", &program, "--loginctl", &program], words].concat(),
-            &config,
-            home.path(),
-        );
-        assert!(output.status.success(), "{words:?}: {}", text(&output));
-        text(&output)
-    };
-    assert!(does(&["install", "--dry-run"]).contains("would write"));
-    assert!(recorder.told().is_empty());
-    let said = does(&["install"]);
-    assert!(said.contains("lingering is off for you"), "{said}");
-    let enabled = [
-        "--user daemon-reload",
-        "--user enable --now seawall-one.service",
-        "--user enable --now seawall-nightly.timer",
-    ];
-    assert_eq!(recorder.told(), enabled);
-    let units = home.file(".config/systemd/user");
-    assert!(units.join("seawall-nightly.timer").exists() && units.join("seawall-nightly.service").exists());
-    does(&["install"]);
-    assert!(recorder.told().is_empty(), "a second install has nothing to do");
-    does(&["uninstall"]);
-    assert_eq!(recorder.told().len(), 3);
-    assert!(!units.join("seawall-one.service").exists());
+fn a_unit_has_the_variables_that_its_supervisor_gives_and_no_others() {
+    let names = ["PATH", "LOGNAME", "SHELL", "TMPDIR", "XDG_RUNTIME_DIR", "LANG"];
+    assert_eq!(lacking(&["launchd", "lint"], &names), ["XDG_RUNTIME_DIR", "LANG"]);
+    assert_eq!(lacking(&["launchd", "lint", "--daemon"], &names), ["SHELL", "TMPDIR", "XDG_RUNTIME_DIR", "LANG"]);
+    assert_eq!(lacking(&["systemd", "lint"], &names), ["TMPDIR", "LANG"]);
+    assert_eq!(lacking(&["systemd", "lint", "--daemon"], &names), ["TMPDIR", "XDG_RUNTIME_DIR", "LANG"]);
 }

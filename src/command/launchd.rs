@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    io::Write as _,
     path::{Path, PathBuf},
     process::ExitCode,
 };
@@ -9,15 +10,14 @@ use std::{
 use anyhow::Context as _;
 use clap::Subcommand;
 
-use super::units::{Options, Tool, Wanted, print_findings};
-use crate::unit::{
-    Unit, launchd,
-    lint::{self, Finding, Severity},
-};
+use super::units::{Options, Wanted, tool::Tool};
+use crate::{say, unit::launchd};
 
 mod jobs;
+mod lint;
 
 use jobs::Jobs;
+use lint::LintOptions;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -95,40 +95,26 @@ enum Action {
     },
 }
 
-#[derive(Debug, clap::Args)]
-struct LintOptions {
-    /// Warnings fail the check too
-    #[arg(long)]
-    strict: bool,
-    /// The seawall that the units start [default: this one]
-    #[arg(long, value_name = "PATH")]
-    program: Option<PathBuf>,
-    /// Check for another home
-    #[arg(long, value_name = "DIR")]
-    home: Option<PathBuf>,
-    /// Check what `--daemon` would install
-    #[arg(long)]
-    daemon: bool,
-}
-
 const LOGS: &str = "Library/Logs/seawall";
+
+/// What a job has in its environment without being told: an agent, what the session of
+/// its user has; a daemon, nothing that launchd.plist(5) would promise.
+fn given(is_daemon: bool) -> &'static [&'static str] {
+    // The last two are what a daemon's list sets beside HOME and PATH.
+    if is_daemon { &["USER", "LOGNAME"] } else { &["USER", "LOGNAME", "SHELL", "TMPDIR"] }
+}
 
 pub fn run(args: Args, config: Option<PathBuf>) -> anyhow::Result<ExitCode> {
     let tool = |dry_run| Tool { program: args.launchctl.clone(), dry_run };
     match args.action {
         Action::Render { options, out } => render(&options.wanted(config, LOGS)?, out.as_deref()),
-        Action::Lint { what, options } => lint_all(&what, &options, config),
-        Action::Diff { options } => {
-            let jobs = Jobs::new(&options, options.wanted(config, LOGS)?, tool(false))?;
-            Ok(jobs.diff())
-        }
+        Action::Lint { what, options } => lint::run(&what, &options, config),
+        Action::Diff { options } => Jobs::or_left(&options, config, tool(false))?.diff(),
         Action::Install { options, dry_run, restart } => {
-            Jobs::new(&options, options.wanted(config, LOGS)?, tool(dry_run))?.install(restart)
+            Jobs::new(&options, options.wanted(config, LOGS)?, tool(dry_run)).install(restart)
         }
-        Action::Uninstall { options, dry_run } => {
-            Jobs::new(&options, options.wanted(config, LOGS)?, tool(dry_run))?.uninstall()
-        }
-        Action::Status { options } => Jobs::new(&options, options.wanted(config, LOGS)?, tool(false))?.status(),
+        Action::Uninstall { options, dry_run } => Jobs::or_left(&options, config, tool(dry_run))?.uninstall(),
+        Action::Status { options } => Jobs::or_left(&options, config, tool(false))?.status(),
     }
 }
 
@@ -136,7 +122,7 @@ fn render(wanted: &Wanted, out: Option<&Path>) -> anyhow::Result<ExitCode> {
     for unit in &wanted.units {
         let text = launchd::plist(unit);
         match out {
-            None => print!("{text}"),
+            None => write!(say::out(), "{text}")?,
             Some(folder) => {
                 fs::create_dir_all(folder)?;
                 let path = folder.join(launchd::file_name(unit));
@@ -145,51 +131,6 @@ fn render(wanted: &Wanted, out: Option<&Path>) -> anyhow::Result<ExitCode> {
         }
     }
     Ok(ExitCode::SUCCESS)
-}
-
-fn lint_all(what: &[String], options: &LintOptions, config: Option<PathBuf>) -> anyhow::Result<ExitCode> {
-    let (files, names): (Vec<&String>, Vec<&String>) = what.iter().partition(|word| is_file(word));
-    let mut failed = false;
-    for file in &files {
-        let text = fs::read(file).with_context(|| format!("{file} cannot be read"))?;
-        let name = Path::new(file).file_name().unwrap_or_default().to_string_lossy().into_owned();
-        failed |= print_findings(file, &checked(&String::from_utf8_lossy(&text), &name, true), options.strict);
-    }
-    if files.is_empty() || !names.is_empty() {
-        let wanted = Options {
-            names: names.into_iter().cloned().collect(),
-            daemon: options.daemon,
-            user: None,
-            program: options.program.clone(),
-            home: options.home.clone(),
-            folder: None,
-        }
-        .wanted(config, LOGS)?;
-        for unit in &wanted.units {
-            let findings = checked(&launchd::plist(unit), &launchd::file_name(unit), wanted.is_here);
-            failed |= print_findings(&launchd::file_name(unit), &findings, options.strict);
-        }
-        failed |= print_findings("servers.toml", &wanted.variables(), options.strict);
-    }
-    Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
-}
-
-/// A property list in another form than XML, or of no such ending, is one all the same.
-fn is_file(word: &str) -> bool {
-    word.contains('/') || word.contains('.')
-}
-
-/// What is wrong with a text, and, `here`, what this machine lacks for it.
-fn checked(text: &str, file_name: &str, here: bool) -> Vec<Finding> {
-    let lint::Checked { mut findings, paths } = lint::check(text, file_name);
-    let missing = paths.iter().filter(|needed| here && !needed.must_exist().exists());
-    findings.extend(missing.map(|needed| Finding {
-        severity: Severity::Warning,
-        line: None,
-        key: needed.key.to_owned(),
-        message: format!("{} does not exist on this machine", needed.must_exist().display()),
-    }));
-    findings
 }
 
 /// What of `launchctl print` is worth showing.
@@ -215,12 +156,12 @@ impl Printed {
         }
     }
 
-    fn in_words(&self, unit: &Unit) -> String {
+    fn in_words(&self, is_scheduled: bool) -> String {
         let runs = self.runs.map(|runs| format!(", {runs} runs")).unwrap_or_default();
         let last = self.last_exit.as_ref().map(|last| format!(", last exit {last}")).unwrap_or_default();
         match self.pid {
             Some(pid) => format!("running as pid {pid}{runs}{last}"),
-            None if unit.schedule.is_some() => format!("waiting for its time{runs}{last}"),
+            None if is_scheduled => format!("waiting for its time{runs}{last}"),
             None => format!("not running{runs}{last}"),
         }
     }

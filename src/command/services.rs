@@ -9,7 +9,7 @@ use super::{
     launchd::Printed,
     load_config,
     print::{Cell, Colour, Columns, Style, between, now_ms},
-    units::Tool,
+    units::tool::Tool,
 };
 use crate::{
     config::{Config, Schedule, Service, ServiceKind},

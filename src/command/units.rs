@@ -1,25 +1,24 @@
 //! What `seawall launchd` and `seawall systemd` have in common: which units, of which
-//! servers.toml, for which machine; and changing files so that nothing is lost.
+//! servers.toml, for which machine.
 
-use std::{
-    fs, io,
-    os::unix::fs::PermissionsExt as _,
-    path::{Path, PathBuf},
-    process::{Command, Output, Stdio},
-};
+use std::{io, path::PathBuf};
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, anyhow};
 
 use crate::{
     config::{self, Config, ServiceKind},
     gateway::reload,
-    id::unix_ms,
+    say::say,
     text,
     unit::{
         self, Described, Place, Scope, Unit,
         lint::{Finding, Severity, unreachable_variable},
     },
 };
+
+pub(super) mod file;
+pub(super) mod left;
+pub(super) mod tool;
 
 /// Which units, and where they are to run.
 #[derive(Clone, Debug, clap::Args)]
@@ -37,21 +36,34 @@ pub(super) struct Options {
     pub(super) user: Option<String>,
 
     /// The seawall that the units start [default: this one]
-    #[arg(long, value_name = "PATH")]
+    #[arg(long, value_name = "PATH", value_parser = absolute)]
     pub(super) program: Option<PathBuf>,
 
     /// Write for another home: servers.toml is then expected in its .config/seawall
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", value_parser = absolute)]
     pub(super) home: Option<PathBuf>,
 
     /// The folder of the unit files
-    #[arg(long, value_name = "DIR", hide = true)]
+    #[arg(long, value_name = "DIR", hide = true, value_parser = absolute)]
     pub(super) folder: Option<PathBuf>,
+}
+
+/// A path as a supervisor takes it, which starts everything in a folder of its own.
+pub(super) fn absolute(word: &str) -> Result<PathBuf, String> {
+    let path = PathBuf::from(word);
+    match path.is_absolute() {
+        true => Ok(path),
+        false => Err("it is a relative path, and a unit names absolute ones only".to_owned()),
+    }
 }
 
 /// The units that are wanted, and the servers.toml that they are of.
 pub(super) struct Wanted {
     pub(super) units: Vec<Unit>,
+    /// Names that were asked for and that servers.toml has no service of.
+    pub(super) others: Vec<String>,
+    /// Whether all there are were asked for.
+    pub(super) is_all: bool,
     pub(super) place: Place,
     pub(super) config: Config,
     /// Whether they are for the machine and the user at hand.
@@ -59,39 +71,50 @@ pub(super) struct Wanted {
 }
 
 impl Options {
-    /// Reads servers.toml. `log_folder` is the folder of logs within a home.
+    /// Units of services that there are. Reads servers.toml; `log_folder` is the folder of
+    /// logs within a home.
     pub(super) fn wanted(&self, config: Option<PathBuf>, log_folder: &str) -> anyhow::Result<Wanted> {
+        let wanted = self.wanted_or_left(config, log_folder)?;
+        if let Some(name) = wanted.others.first() {
+            return Err(wanted.unknown(name));
+        }
+        if wanted.units.is_empty() {
+            return Err(wanted.none());
+        }
+        Ok(wanted)
+    }
+
+    /// Units that there are, or that may be left of services that there were.
+    pub(super) fn wanted_or_left(&self, config: Option<PathBuf>, log_folder: &str) -> anyhow::Result<Wanted> {
         let (_, config) = super::load_config(config, reload::Overrides::default())?;
         let described: Vec<Described> = config.services.iter().map(describe).collect();
-        for name in &self.names {
-            if !described.iter().any(|service| service.name == *name) {
-                let there: Vec<&str> = described.iter().map(|service| service.name.as_str()).collect();
-                bail!("there is no [services.{name}] in {}; there are {}", config.path.display(), there.join(", "));
-            }
-        }
+        let is_there = |name: &String| described.iter().any(|service| service.name == *name);
+        let others = self.names.iter().filter(|name| !is_there(name)).cloned().collect();
         let place = self.place(&config, log_folder)?;
         let mut units = unit::units(&described, &place);
         units.retain(|unit| self.names.is_empty() || self.names.contains(&unit.name));
-        if units.is_empty() {
-            bail!("{} has no [services.NAME]", config.path.display());
-        }
-        Ok(Wanted { units, place, config, is_here: self.home.is_none() })
+        let (is_all, is_here) = (self.names.is_empty(), self.home.is_none());
+        Ok(Wanted { units, others, is_all, place, config, is_here })
     }
 
     fn place(&self, config: &Config, log_folder: &str) -> anyhow::Result<Place> {
-        let (home, path, extra_path) = match &self.home {
-            Some(home) => (home.clone(), home.join(".config/seawall/servers.toml"), Vec::new()),
-            None => (own_home()?, config.path.clone(), launchers()),
-        };
-        let program = match &self.program {
-            Some(program) => std::path::absolute(program).context("--program is no path")?,
-            None => std::env::current_exe().context("this program has no path of its own")?,
-        };
         let scope = match self.daemon {
             true => {
                 Scope::Daemon { user: self.user.clone().or_else(own_name).context("--user is needed: who are you?")? }
             }
             false => Scope::Agent,
+        };
+        let (home, path, extra_path) = match (&self.home, &scope) {
+            (Some(home), _) => (home.clone(), home.join(".config/seawall/servers.toml"), Vec::new()),
+            (None, Scope::Agent) => (own_home()?, config.path.clone(), launchers()),
+            // Who installs it, by sudo for one, need not be who it runs as.
+            (None, Scope::Daemon { user }) => {
+                (home_of(user).map_or_else(own_home, Ok)?, config.path.clone(), launchers())
+            }
+        };
+        let program = match &self.program {
+            Some(program) => program.clone(),
+            None => std::env::current_exe().context("this program has no path of its own")?,
         };
         Ok(Place { logs: home.join(log_folder), home, program, config: path, extra_path, scope })
     }
@@ -101,8 +124,23 @@ fn describe(service: &config::Service) -> Described {
     Described { name: service.name.clone(), schedule: service.schedule, run_at_load: service.run_at_load }
 }
 
-pub(super) fn own_home() -> anyhow::Result<PathBuf> {
-    std::env::var_os("HOME").filter(|home| !home.is_empty()).map(PathBuf::from).context("HOME is not set")
+fn own_home() -> anyhow::Result<PathBuf> {
+    let home =
+        std::env::var_os("HOME").filter(|home| !home.is_empty()).map(PathBuf::from).context("HOME is not set")?;
+    anyhow::ensure!(home.is_absolute(), "HOME is {}, which is no absolute path", home.display());
+    Ok(home)
+}
+
+/// As the machine has it on record; `None` where it has not.
+fn home_of(user: &str) -> Option<PathBuf> {
+    if cfg!(target_os = "macos") {
+        let dscl = tool::Tool { program: "dscl".to_owned(), dry_run: false };
+        let said = dscl.ask(&[".", "-read", &format!("/Users/{user}"), "NFSHomeDirectory"])?;
+        return Some(PathBuf::from(said.trim().strip_prefix("NFSHomeDirectory:")?.trim()));
+    }
+    let passwd = std::fs::read_to_string("/etc/passwd").ok()?;
+    let line = passwd.lines().map(|line| line.split(':').collect::<Vec<_>>()).find(|fields| fields[0] == user)?;
+    line.get(5).filter(|home| home.starts_with('/')).map(PathBuf::from)
 }
 
 pub(super) fn own_name() -> Option<String> {
@@ -121,15 +159,28 @@ fn launchers() -> Vec<PathBuf> {
 }
 
 impl Wanted {
+    /// What is said where nothing is known of a name.
+    pub(super) fn unknown(&self, name: &str) -> anyhow::Error {
+        let there: Vec<&str> = self.config.services.iter().map(|service| service.name.as_str()).collect();
+        let (path, there) = (self.config.path.display(), there.join(", "));
+        anyhow!("there is no [services.{name}] in {path}; there are {there}")
+    }
+
+    /// What is said where there is nothing at all.
+    pub(super) fn none(&self) -> anyhow::Error {
+        anyhow!("{} has no [services.NAME]", self.config.path.display())
+    }
+
     /// Variables of servers.toml that the units will not have although this shell may.
-    pub(super) fn variables(&self) -> Vec<Finding> {
+    /// `given` are those that a unit has beside PATH and HOME, without being told.
+    pub(super) fn variables(&self, given: &[&str]) -> Vec<Finding> {
         let path = self.units.first().map(|unit| unit.path.clone()).unwrap_or_default();
         let home = self.place.home.to_string_lossy().into_owned();
         // What a supervisor gives of its own accord, and what the units set.
         let env = |name: &str| match name {
             "PATH" => Some(path.clone()),
             "HOME" => Some(home.clone()),
-            "USER" | "LOGNAME" | "SHELL" => Some("set".to_owned()),
+            name if given.contains(&name) => Some("set".to_owned()),
             _ => None,
         };
         let read = config::read(&self.config.path).and_then(|text| reload::parse_with(&text, &self.config.path, &env));
@@ -163,7 +214,7 @@ impl Wanted {
 }
 
 /// Prints findings as a compiler would, and says whether they fail the check.
-pub(super) fn print_findings(file: &str, findings: &[Finding], strict: bool) -> bool {
+pub(super) fn print_findings(file: &str, findings: &[Finding], strict: bool) -> io::Result<bool> {
     for finding in findings {
         let severity = match finding.severity {
             Severity::Error => "error",
@@ -171,125 +222,7 @@ pub(super) fn print_findings(file: &str, findings: &[Finding], strict: bool) -> 
         };
         let line = finding.line.map(|line| format!(":{line}")).unwrap_or_default();
         let key = if finding.key.is_empty() { String::new() } else { format!("{}: ", text::quote(&finding.key, 80)) };
-        println!("{file}{line}: {severity}: {key}{}", text::quote(&finding.message, 400));
+        say!("{file}{line}: {severity}: {key}{}", text::quote(&finding.message, 400))?;
     }
-    findings.iter().any(|finding| strict || finding.severity == Severity::Error)
-}
-
-/// One file that a unit is written to.
-#[derive(Clone, Debug)]
-pub(super) struct UnitFile {
-    pub(super) path: PathBuf,
-    pub(super) text: String,
-}
-
-impl UnitFile {
-    pub(super) fn installed(&self) -> Option<String> {
-        fs::read_to_string(&self.path).ok()
-    }
-
-    pub(super) fn is_current(&self) -> bool {
-        self.installed().as_ref() == Some(&self.text)
-    }
-
-    /// Puts the file in place whole; what was there before stays beside it.
-    pub(super) fn write(&self) -> anyhow::Result<()> {
-        let folder = self.path.parent().context("a file has a folder")?;
-        fs::create_dir_all(folder).with_context(|| format!("the folder {} cannot be made", folder.display()))?;
-        back_up(&self.path)?;
-        let half = self.path.with_extension("half-written");
-        let written = fs::write(&half, &self.text)
-            .and_then(|()| fs::set_permissions(&half, fs::Permissions::from_mode(0o644)))
-            .and_then(|()| fs::rename(&half, &self.path));
-        written.with_context(|| format!("{} cannot be written", self.path.display()))
-    }
-}
-
-/// Copies a file to a name that no supervisor reads.
-pub(super) fn back_up(path: &Path) -> anyhow::Result<()> {
-    let mut name = path.as_os_str().to_owned();
-    name.push(format!(".backup-{}", unix_ms()));
-    match fs::copy(path, PathBuf::from(name)) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            Err(error).with_context(|| format!("{} cannot be copied before it is changed", path.display()))
-        }
-        _ => Ok(()),
-    }
-}
-
-/// The program that a supervisor is spoken to with.
-#[derive(Clone, Debug)]
-pub(super) struct Tool {
-    pub(super) program: String,
-    pub(super) dry_run: bool,
-}
-
-impl Tool {
-    /// Asks something that changes nothing; `None` where it cannot be asked or says no.
-    pub(super) fn ask(&self, words: &[&str]) -> Option<String> {
-        let output = self.output(words).ok()?;
-        output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
-    }
-
-    /// Tells it to do something, and says so.
-    pub(super) fn tell(&self, words: &[&str]) -> anyhow::Result<()> {
-        println!("  {} {} {}", if self.dry_run { "would run" } else { "run" }, self.program, words.join(" "));
-        if self.dry_run {
-            return Ok(());
-        }
-        let output = self.output(words).with_context(|| format!("{} cannot be run", self.program))?;
-        if output.status.success() {
-            return Ok(());
-        }
-        let said = String::from_utf8_lossy(&output.stderr);
-        bail!("{} {} failed ({}): {}", self.program, words.join(" "), output.status, text::quote(said.trim(), 400))
-    }
-
-    pub(super) fn is_there(&self) -> bool {
-        self.output(&["--version"]).is_ok() || self.output(&["help"]).is_ok()
-    }
-
-    fn output(&self, words: &[&str]) -> io::Result<Output> {
-        Command::new(&self.program).args(words).stdin(Stdio::null()).output()
-    }
-}
-
-/// The lines that differ, with a few around them left out: what a person compares.
-pub(super) fn diff(before: &str, after: &str) -> String {
-    let (old, new): (Vec<&str>, Vec<&str>) = (before.lines().collect(), after.lines().collect());
-    // Longest common tails; the files are short.
-    let mut common = vec![vec![0_usize; new.len() + 1]; old.len() + 1];
-    for i in (0..old.len()).rev() {
-        for j in (0..new.len()).rev() {
-            common[i][j] = match old[i] == new[j] {
-                true => common[i + 1][j + 1] + 1,
-                false => common[i + 1][j].max(common[i][j + 1]),
-            };
-        }
-    }
-    let (mut i, mut j, mut out) = (0, 0, String::new());
-    while i < old.len() || j < new.len() {
-        if i < old.len() && j < new.len() && old[i] == new[j] {
-            (i, j) = (i + 1, j + 1);
-        } else if j == new.len() || i < old.len() && common[i + 1][j] >= common[i][j + 1] {
-            out.push_str(&format!("- {}\n", old[i]));
-            i += 1;
-        } else {
-            out.push_str(&format!("+ {}\n", new[j]));
-            j += 1;
-        }
-    }
-    out
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_diff_has_the_lines_that_differ() {
-        assert_eq!(diff("a\nb\nc\n", "a\nx\nc\nd\n"), "- b\n+ x\n+ d\n");
-        assert_eq!(diff("a\n", "a\n"), "");
-        assert_eq!(diff("", "a\n"), "+ a\n");
-    }
+    Ok(findings.iter().any(|finding| strict || finding.severity == Severity::Error))
 }

@@ -40,7 +40,7 @@ use super::{
     sys,
     talk::{Answer, LaunchError, Order},
 };
-use crate::say::{note, say};
+use crate::say::note;
 
 /// The hidden subcommand.
 pub(super) const SUBCOMMAND: &str = "sandbox-exec";
@@ -79,6 +79,8 @@ pub fn enter() -> Option<ExitCode> {
 
 #[cfg(target_os = "linux")]
 fn attempt(words: impl Iterator<Item = std::ffi::OsString>) -> ExitCode {
+    use crate::say::say;
+
     let words: Vec<String> = words.map(|word| word.to_string_lossy().into_owned()).collect();
     let [attempt, arguments @ ..] = &words[..] else { return ExitCode::from(2) };
     let said = match crate::sandbox::attempts::make(attempt, arguments) {

@@ -4,7 +4,9 @@ use std::fmt::Write as _;
 
 use jiff::civil::Weekday;
 
-use super::{STOP_WITHIN_S, Scope, THROTTLE_S, Unit};
+use plist::Value;
+
+use super::{Installed, LABEL_PREFIX, STOP_WITHIN_S, Scope, THROTTLE_S, Unit, read};
 use crate::service::schedule::Schedule;
 
 /// The name of the file that launchd expects a unit in.
@@ -22,7 +24,14 @@ pub fn plist(unit: &Unit) -> String {
     out.strings("ProgramArguments", &unit.argv);
     out.open_dict("EnvironmentVariables");
     out.string("HOME", &unit.home.to_string_lossy());
+    if let Scope::Daemon { user } = &unit.scope {
+        // An agent has these of the session that it belongs to; a daemon belongs to none.
+        out.string("LOGNAME", user);
+    }
     out.string("PATH", &unit.path);
+    if let Scope::Daemon { user } = &unit.scope {
+        out.string("USER", user);
+    }
     out.close_dict();
     out.string("WorkingDirectory", &unit.cwd.to_string_lossy());
     out.string("StandardOutPath", &unit.log.to_string_lossy());
@@ -41,6 +50,15 @@ pub fn plist(unit: &Unit) -> String {
     out.integer("ThrottleInterval", u64::from(THROTTLE_S));
     out.integer("ExitTimeOut", u64::from(STOP_WITHIN_S));
     out.finished()
+}
+
+/// What a property list is for; `None` where it is none of ours.
+pub fn installed(bytes: &[u8]) -> Option<Installed> {
+    let list = read::read(bytes).value?.into_dictionary()?;
+    let argv = list.get("ProgramArguments")?.as_array()?.iter().map(|word| word.as_string().map(str::to_owned));
+    let installed = Installed::of(&argv.collect::<Option<Vec<String>>>()?)?;
+    let label = list.get("Label").and_then(Value::as_string)?;
+    (label.strip_prefix(LABEL_PREFIX)? == installed.name).then_some(installed)
 }
 
 /// What sleep swallowed, launchd makes up for once with a calendar and never with an

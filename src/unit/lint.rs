@@ -4,16 +4,19 @@
 //! expands neither `~` nor variables, and takes an interval that it will not keep.
 //! What the machine at hand lacks is for the caller to see: [`Checked::paths`].
 
-use std::{
-    io::Cursor,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 use plist::{Dictionary, Value};
 
-mod keys;
+use super::read::{self, List};
 
-use keys::Kind;
+mod keys;
+mod paths;
+
+use keys::{Keys, Kind};
+
+/// The longest word that may be a misspelt key.
+const NEAREST_MAX_BYTES: usize = 64;
 
 /// What was found, by line.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -26,9 +29,9 @@ pub struct Checked {
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct Finding {
     pub severity: Severity,
-    /// Counted from one; `None` where no line is to blame.
+    /// Counted from one; `None` where no line is to blame, and in a binary list.
     pub line: Option<usize>,
-    /// Empty where no key is to blame.
+    /// The path of a key, as `KeepAlive.SuccessfulExit`; empty where no key is to blame.
     pub key: String,
     pub message: String,
 }
@@ -43,7 +46,7 @@ pub enum Severity {
 /// A path that a key names.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Needed {
-    pub key: &'static str,
+    pub key: String,
     pub path: PathBuf,
     pub what: What,
 }
@@ -56,14 +59,22 @@ pub enum What {
     FolderOf,
 }
 
-/// Reads the text of a property list in a file of this name.
-pub fn check(text: &str, file_name: &str) -> Checked {
-    let mut checking = Checking { text, checked: Checked::default() };
-    checking.entities();
-    match Value::from_reader(Cursor::new(text.as_bytes())) {
-        Ok(Value::Dictionary(job)) => checking.job(&job, file_name),
-        Ok(_) => checking.error("", "is no dictionary: a job is one <dict> of keys"),
-        Err(error) => checking.error("", format!("is no property list: {error}")),
+/// Reads what a file of this name holds: a property list, in XML or in binary.
+pub fn check(bytes: &[u8], file_name: &str) -> Checked {
+    let list = read::read(bytes);
+    let mut checking = Checking { list: &list, checked: Checked::default() };
+    for trouble in &list.troubles {
+        let (line, message) = (trouble.line, trouble.message.clone());
+        checking.checked.findings.push(Finding { severity: Severity::Error, line, key: String::new(), message });
+    }
+    for (key, line) in &list.twice {
+        let message = "is there twice, and nothing says which of them counts".to_owned();
+        checking.checked.findings.push(Finding { severity: Severity::Error, line: *line, key: key.clone(), message });
+    }
+    match &list.value {
+        Some(Value::Dictionary(job)) => checking.job(job, file_name),
+        Some(_) => checking.error("", "is no dictionary: a job is one <dict> of keys"),
+        None => {}
     }
     let mut checked = checking.checked;
     checked.findings.sort_by_key(|finding| finding.line.unwrap_or(0));
@@ -71,7 +82,7 @@ pub fn check(text: &str, file_name: &str) -> Checked {
 }
 
 struct Checking<'a> {
-    text: &'a str,
+    list: &'a List,
     checked: Checked,
 }
 
@@ -85,42 +96,15 @@ impl Checking<'_> {
     }
 
     fn add(&mut self, severity: Severity, key: &str, message: String) {
-        let last = key.rsplit('.').next().unwrap_or(key);
-        let line = (!key.is_empty()).then(|| self.line_of(&format!("<key>{last}</key>"))).flatten();
+        // An item of an array stands where the array does, as far as is known.
+        let mut path = Some(key);
+        let line = std::iter::from_fn(|| {
+            let at = path?;
+            path = at.rsplit_once('.').map(|(outer, _)| outer);
+            Some(at)
+        })
+        .find_map(|at| self.list.lines.get(at).copied());
         self.checked.findings.push(Finding { severity, line, key: key.to_owned(), message });
-    }
-
-    fn line_of(&self, part: &str) -> Option<usize> {
-        self.text.lines().position(|line| line.contains(part)).map(|at| at + 1)
-    }
-
-    /// An ampersand of a URL or a command makes the whole file unreadable, and the
-    /// parser's own words for it help nobody.
-    fn entities(&mut self) {
-        const KNOWN: [&str; 6] = ["amp;", "lt;", "gt;", "quot;", "apos;", "#"];
-        let mut found = Vec::new();
-        for (at, line) in self.text.lines().enumerate() {
-            let bare = line.split('&').skip(1).find(|rest| !KNOWN.iter().any(|known| rest.starts_with(known)));
-            if let Some(rest) = bare {
-                let written: String =
-                    rest.chars().take_while(|c| c.is_ascii_alphanumeric() || *c == ';').take(20).collect();
-                found.push((
-                    at + 1,
-                    format!("\"&{written}\" is no entity of a property list; write &amp; for an ampersand"),
-                ));
-            }
-            if line.contains("<!ENTITY") {
-                found.push((at + 1, "defines an entity; write out what it stands for".to_owned()));
-            }
-        }
-        for (line, message) in found {
-            self.checked.findings.push(Finding {
-                severity: Severity::Error,
-                line: Some(line),
-                key: String::new(),
-                message,
-            });
-        }
     }
 
     fn job(&mut self, job: &Dictionary, file_name: &str) {
@@ -134,15 +118,12 @@ impl Checking<'_> {
         self.environment(job);
     }
 
-    /// Each key against a table of names and types.
-    fn known_keys(&mut self, within: &str, dictionary: &Dictionary, known: &[(&str, Kind)]) {
+    /// Each key against a table of names and kinds.
+    fn known_keys(&mut self, within: &str, dictionary: &Dictionary, known: Keys) {
         for (key, value) in dictionary {
             let full = if within.is_empty() { key.clone() } else { format!("{within}.{key}") };
             match known.iter().find(|(name, _)| name == key) {
-                Some((_, kind)) if !kind.takes(value) => {
-                    self.error(&full, format!("is {}, and launchd wants {}", keys::kind_of(value), kind.wanted()));
-                }
-                Some(_) => {}
+                Some((_, kind)) => self.value(&full, value, kind),
                 None => {
                     let names = known.iter().map(|(name, _)| *name);
                     let message = match nearest(key, names) {
@@ -152,6 +133,34 @@ impl Checking<'_> {
                     self.error(&full, message);
                 }
             }
+        }
+    }
+
+    fn value(&mut self, path: &str, value: &Value, kind: &Kind) {
+        let Some(kind) = kind.of(value) else {
+            return self.error(path, format!("is {}, and launchd wants {}", keys::kind_of(value), kind.wanted()));
+        };
+        match (kind, value) {
+            (Kind::Table(known), Value::Dictionary(table)) => self.known_keys(path, table, known),
+            (Kind::Named(kind), Value::Dictionary(all)) => {
+                all.iter().for_each(|(name, value)| self.value(&format!("{path}.{name}"), value, kind));
+            }
+            (Kind::Each(kind), Value::Array(all)) => {
+                all.iter().enumerate().for_each(|(n, value)| self.value(&format!("{path}.{n}"), value, kind));
+            }
+            (Kind::OneOf(words), Value::String(word)) if !words.iter().any(|one| one.eq_ignore_ascii_case(word)) => {
+                self.error(path, format!("is \"{word}\"; launchd knows {}", words.join(", ")));
+            }
+            // What does not fit 64 bits with a sign is beyond every range.
+            (Kind::Range(first, last), Value::Integer(n))
+                if n.as_signed().is_none_or(|n| !(*first..=*last).contains(&n)) =>
+            {
+                self.error(path, format!("is {n}; write {first} to {last}"));
+            }
+            (Kind::Seconds, Value::Integer(n)) if n.as_signed().is_some_and(|n| n < 0) => {
+                self.error(path, format!("is {n}, and no time is below 0"));
+            }
+            _ => {}
         }
     }
 
@@ -180,9 +189,6 @@ impl Checking<'_> {
 
     fn keep_alive(&mut self, job: &Dictionary) {
         let Some(keep_alive) = job.get("KeepAlive") else { return };
-        if let Some(conditions) = keep_alive.as_dictionary() {
-            self.known_keys("KeepAlive", conditions, keys::KEEP_ALIVE);
-        }
         let is_scheduled = ["StartCalendarInterval", "StartInterval"].iter().any(|key| job.contains_key(key));
         if is_scheduled && keep_alive.as_boolean() != Some(false) {
             self.error(
@@ -198,96 +204,8 @@ impl Checking<'_> {
             Some(Value::Array(times)) => times.iter().filter_map(Value::as_dictionary).collect(),
             _ => return,
         };
-        for time in times {
-            self.known_keys("StartCalendarInterval", time, keys::CALENDAR);
-            if time.is_empty() {
-                self.warning("StartCalendarInterval", "names no time, which means every minute");
-            }
-            for (key, range) in keys::CALENDAR_RANGES {
-                if let Some(n) = time.get(key).and_then(Value::as_signed_integer)
-                    && !range.contains(&n)
-                {
-                    let full = format!("StartCalendarInterval.{key}");
-                    self.error(&full, format!("is {n}; write {} to {}", range.start(), range.end()));
-                }
-            }
-        }
-    }
-
-    fn paths(&mut self, job: &Dictionary) {
-        for (key, what) in keys::PATHS {
-            if let Some(path) = job.get(key).and_then(Value::as_string) {
-                self.path(key, path, *what);
-            }
-        }
-    }
-
-    fn path(&mut self, key: &'static str, path: &str, what: What) {
-        if path.starts_with('~') {
-            self.error(key, format!("begins with \"~\", which launchd does not expand: {path}"));
-        } else if !path.starts_with('/') {
-            self.error(key, format!("is a relative path, and a job has no folder that it could be of: {path}"));
-        } else if !path.contains("${") {
-            self.checked.paths.push(Needed { key, path: PathBuf::from(path), what });
-        }
-        self.variable(key, path);
-    }
-
-    fn arguments(&mut self, job: &Dictionary) {
-        let arguments = job.get("ProgramArguments").and_then(Value::as_array);
-        let words: Vec<&str> = arguments.into_iter().flatten().filter_map(Value::as_string).collect();
-        if words.is_empty() && !job.contains_key("Program") && !job.contains_key("BundleProgram") {
-            return self.error("", "has neither Program nor ProgramArguments: there is nothing to run");
-        }
-        const KEY: &str = "ProgramArguments";
-        if let Some(program) = words.first()
-            && !job.contains_key("Program")
-        {
-            if program.contains('/') || program.starts_with('~') {
-                self.path(KEY, program, What::Program);
-            } else {
-                self.warning(
-                    KEY,
-                    format!(
-                        "names {program} without a folder: launchd looks in /usr/bin, /bin, /usr/sbin and /sbin only"
-                    ),
-                );
-            }
-        }
-        for word in words.iter().skip(1) {
-            if word.starts_with("~/") || word.contains("=~/") {
-                self.error(KEY, format!("holds {word}, and launchd does not expand \"~\""));
-            }
-            self.variable(KEY, word);
-        }
-    }
-
-    fn environment(&mut self, job: &Dictionary) {
-        let Some(environment) = job.get("EnvironmentVariables").and_then(Value::as_dictionary) else { return };
-        for (name, value) in environment {
-            let key = format!("EnvironmentVariables.{name}");
-            let Some(value) = value.as_string() else {
-                self.error(&key, "is no string, and launchd wants one");
-                continue;
-            };
-            self.variable(&key, value);
-            if value.contains("$PATH") || name == "PATH" && value.split(':').any(|folder| folder.starts_with('~')) {
-                self.error(&key, "is not expanded by launchd; write the folders out");
-            }
-            if sounds_secret(name) && !value.is_empty() {
-                self.warning(
-                    &key,
-                    "looks like a secret, in a file that is easily read; write ${file:PATH} in servers.toml instead",
-                );
-            }
-        }
-    }
-
-    fn variable(&mut self, key: &str, value: &str) {
-        if let Some((_, rest)) = value.split_once("${")
-            && let Some((name, _)) = rest.split_once('}')
-        {
-            self.error(key, format!("holds ${{{name}}}, and launchd expands no variables"));
+        if times.iter().any(|time| time.is_empty()) {
+            self.warning("StartCalendarInterval", "names no time, which means every minute");
         }
     }
 }
@@ -313,6 +231,10 @@ impl Needed {
 }
 
 fn nearest<'k>(written: &str, known: impl IntoIterator<Item = &'k str>) -> Option<&'k str> {
+    // None is half as long, and comparing takes as long as both together are large.
+    if written.len() > NEAREST_MAX_BYTES {
+        return None;
+    }
     let written = written.to_lowercase();
     known
         .into_iter()
@@ -320,9 +242,4 @@ fn nearest<'k>(written: &str, known: impl IntoIterator<Item = &'k str>) -> Optio
         .filter(|(likeness, _)| *likeness >= 0.6)
         .max_by(|(a, _), (b, _)| a.total_cmp(b))
         .map(|(_, word)| word)
-}
-
-fn sounds_secret(name: &str) -> bool {
-    let name = name.to_ascii_lowercase();
-    ["token", "secret", "password", "passwd", "api_key", "apikey", "credential"].iter().any(|word| name.contains(word))
 }

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use jiff::civil::{Time, Weekday};
 
-use super::{STOP_WITHIN_S, Scope, Unit};
+use super::{Installed, STOP_WITHIN_S, Scope, Unit};
 use crate::service::schedule::Schedule;
 
 /// One file: its name and its text.
@@ -31,6 +31,55 @@ pub fn files(unit: &Unit, systemd_version: u32) -> Vec<File> {
         .schedule
         .map(|schedule| File { name: format!("seawall-{}.timer", unit.name), text: timer(unit, schedule) });
     [service].into_iter().chain(timer).collect()
+}
+
+/// Of a unit's file, the name of what it is of: `seawall-NAME.service` or `….timer`.
+pub fn name_of(file_name: &str) -> Option<&str> {
+    let stem = file_name.strip_prefix("seawall-")?;
+    stem.strip_suffix(".service").or_else(|| stem.strip_suffix(".timer"))
+}
+
+/// What a service's file is for; `None` where it is none of ours.
+pub fn installed(text: &str) -> Option<Installed> {
+    let command = text.lines().find_map(|line| line.strip_prefix("ExecStart="))?;
+    Installed::of(&words(command)?)
+}
+
+/// The words of a command line as [`quoted`] writes them.
+fn words(line: &str) -> Option<Vec<String>> {
+    let mut words = Vec::new();
+    let mut rest = line.trim();
+    while !rest.is_empty() {
+        let (word, after) = match rest.strip_prefix('"') {
+            None => rest.split_at(rest.find(' ').unwrap_or(rest.len())),
+            Some(inner) => {
+                let mut escaped = false;
+                let end = inner.find(|c| {
+                    let ends = c == '"' && !escaped;
+                    escaped = c == '\\' && !escaped;
+                    ends
+                })?;
+                (&inner[..end], &inner[end + 1..])
+            }
+        };
+        let is_quoted = rest.starts_with('"');
+        words.push(if is_quoted { unescaped(word) } else { word.to_owned() });
+        rest = after.trim_start();
+    }
+    let plain = |word: String| word.replace("%%", "%").replace("$$", "$");
+    Some(words.into_iter().map(plain).collect())
+}
+
+fn unescaped(word: &str) -> String {
+    let mut out = String::with_capacity(word.len());
+    let mut chars = word.chars();
+    while let Some(c) = chars.next() {
+        match c {
+            '\\' => out.extend(chars.next().map(|c| if c == 'n' { '\n' } else { c })),
+            c => out.push(c),
+        }
+    }
+    out
 }
 
 fn service(unit: &Unit, systemd_version: u32) -> String {

@@ -31,6 +31,7 @@ pub mod service;
 pub mod stdio;
 pub mod tools;
 pub mod tree;
+pub mod units;
 pub mod wait;
 
 pub use exchange::Exchange;

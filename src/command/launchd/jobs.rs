@@ -10,9 +10,17 @@ use std::{
 
 use anyhow::{Context as _, bail};
 
-use super::{Printed, checked};
+use super::{LOGS, Printed, given, lint};
 use crate::{
-    command::units::{self, Options, Tool, UnitFile, Wanted, print_findings},
+    command::units::{
+        Options, Wanted,
+        file::{self, UnitFile},
+        left::{self, Left, Of},
+        print_findings,
+        tool::Tool,
+    },
+    say::{note, say},
+    text,
     unit::{LABEL_PREFIX, Unit, launchd},
 };
 
@@ -25,11 +33,12 @@ pub(super) struct Jobs {
     wanted: Wanted,
     folder: PathBuf,
     domain: String,
+    is_daemon: bool,
     launchctl: Tool,
 }
 
 impl Jobs {
-    pub(super) fn new(options: &Options, wanted: Wanted, launchctl: Tool) -> anyhow::Result<Self> {
+    pub(super) fn new(options: &Options, wanted: Wanted, launchctl: Tool) -> Self {
         let folder = match (&options.folder, options.daemon) {
             (Some(folder), _) => folder.clone(),
             (None, true) => PathBuf::from("/Library/LaunchDaemons"),
@@ -39,34 +48,63 @@ impl Jobs {
             true => "system".to_owned(),
             false => format!("gui/{}", rustix::process::getuid().as_raw()),
         };
-        Ok(Jobs { wanted, folder, domain, launchctl })
+        Jobs { wanted, folder, domain, is_daemon: options.daemon, launchctl }
+    }
+
+    /// Where jobs of services that are gone are meant too.
+    pub(super) fn or_left(options: &Options, config: Option<PathBuf>, launchctl: Tool) -> anyhow::Result<Self> {
+        Ok(Jobs::new(options, options.wanted_or_left(config, LOGS)?, launchctl))
     }
 
     fn file(&self, unit: &Unit) -> UnitFile {
         UnitFile { path: self.folder.join(launchd::file_name(unit)), text: launchd::plist(unit) }
     }
 
-    fn target(&self, unit: &Unit) -> String {
-        format!("{}/{}", self.domain, unit.label())
+    fn target(&self, label: &str) -> String {
+        format!("{}/{label}", self.domain)
     }
 
     /// What launchd says of a job; `None` where it is not loaded.
-    fn printed(&self, unit: &Unit) -> Option<String> {
-        self.launchctl.ask(&["print", &self.target(unit)])
+    fn printed(&self, label: &str) -> Option<String> {
+        self.launchctl.ask(&["print", &self.target(label)])
     }
 
-    pub(super) fn diff(&self) -> ExitCode {
+    fn path_of(&self, left: &Left) -> PathBuf {
+        self.folder.join(format!("{LABEL_PREFIX}{}.plist", left.name))
+    }
+
+    /// Jobs that are installed and that servers.toml has no service of.
+    fn left(&self) -> Vec<Left> {
+        let Ok(files) = fs::read_dir(&self.folder) else { return Vec::new() };
+        let mut paths: Vec<PathBuf> = files.flatten().map(|file| file.path()).collect();
+        paths.sort();
+        let of = |path: &PathBuf| {
+            let stem = path.file_name()?.to_str()?.strip_prefix(LABEL_PREFIX)?.strip_suffix(".plist")?;
+            let installed = launchd::installed(&lint::read(path).ok()?)?;
+            (installed.name == stem).then(|| Left::of(installed, &self.wanted))?
+        };
+        paths.iter().filter_map(of).collect()
+    }
+
+    pub(super) fn diff(&self) -> anyhow::Result<ExitCode> {
         let mut differ = false;
         for unit in &self.wanted.units {
             let file = self.file(unit);
             match file.installed() {
-                None => println!("{}: not installed", unit.label()),
+                None => say!("{}: not installed", unit.label())?,
                 Some(installed) if installed == file.text => continue,
-                Some(installed) => print!("{}:\n{}", unit.label(), units::diff(&installed, &file.text)),
+                Some(installed) => {
+                    let lines = text::harmless(&file::diff(&installed, &file.text));
+                    say!("{}:\n{}", unit.label(), lines.trim_end_matches('\n'))?;
+                }
             }
             differ = true;
         }
-        if differ { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+        for left in left::meant(self.left(), &self.wanted)? {
+            say!("{LABEL_PREFIX}{}: installed, {}", left.name, left.in_words())?;
+            differ = true;
+        }
+        Ok(if differ { ExitCode::FAILURE } else { ExitCode::SUCCESS })
     }
 
     pub(super) fn install(&self, restart: bool) -> anyhow::Result<ExitCode> {
@@ -76,26 +114,32 @@ impl Jobs {
         for unit in &self.wanted.units {
             if let Err(error) = self.install_one(unit, restart) {
                 // The others can still be had.
-                eprintln!("seawall: {}: {error:#}", unit.label());
+                note!("seawall: {}: {error:#}", unit.label());
                 failed = true;
             }
         }
-        self.tell_of_strays();
+        for left in self.left().iter().filter(|left| left.of == Of::This) {
+            let name = &left.name;
+            say!("{LABEL_PREFIX}{name}: no longer in servers.toml; `seawall launchd uninstall {name}` removes it")?;
+        }
         Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
     }
 
+    /// Errors of all of them are said before anything is touched; warnings stop nothing.
     fn refuse_what_cannot_work(&self) -> anyhow::Result<()> {
+        let mut wrong = Vec::new();
         for unit in &self.wanted.units {
-            if print_findings(
-                &launchd::file_name(unit),
-                &checked(&launchd::plist(unit), &launchd::file_name(unit), true),
-                false,
-            ) {
-                bail!("nothing was installed");
+            let name = launchd::file_name(unit);
+            if print_findings(&name, &lint::checked(launchd::plist(unit).as_bytes(), &name, true), false)? {
+                wrong.push(name);
             }
         }
-        // The service itself will say so too; what else there is runs without it.
-        print_findings("servers.toml", &self.wanted.variables(), false);
+        if print_findings("servers.toml", &self.wanted.variables(given(self.is_daemon)), false)? {
+            wrong.push("servers.toml".to_owned());
+        }
+        if !wrong.is_empty() {
+            bail!("nothing was installed: see the errors of {} above", wrong.join(", "));
+        }
         Ok(())
     }
 
@@ -104,7 +148,7 @@ impl Jobs {
         if logs.is_dir() {
             return Ok(());
         }
-        println!("{} the folder {}", if self.launchctl.dry_run { "would make" } else { "make" }, logs.display());
+        say!("{} the folder {}", if self.launchctl.dry_run { "would make" } else { "make" }, logs.display())?;
         match self.launchctl.dry_run {
             true => Ok(()),
             false => fs::create_dir_all(logs).with_context(|| format!("{} cannot be made", logs.display())),
@@ -112,30 +156,31 @@ impl Jobs {
     }
 
     fn install_one(&self, unit: &Unit, restart: bool) -> anyhow::Result<()> {
-        let file = self.file(unit);
-        let is_loaded = self.printed(unit).is_some();
+        let (file, label) = (self.file(unit), unit.label());
+        let target = self.target(&label);
+        let is_loaded = self.printed(&label).is_some();
         if file.is_current() && is_loaded {
-            println!("{}: unchanged", unit.label());
+            say!("{label}: unchanged")?;
             return match restart && unit.schedule.is_none() {
-                true => self.launchctl.tell(&["kickstart", "-k", &self.target(unit)]),
+                true => self.launchctl.tell(&["kickstart", "-k", &target]),
                 false => Ok(()),
             };
         }
-        println!("{}:", unit.label());
+        say!("{label}:")?;
         if !file.is_current() {
-            println!("  {} {}", if self.launchctl.dry_run { "would write" } else { "write" }, file.path.display());
+            say!("  {} {}", if self.launchctl.dry_run { "would write" } else { "write" }, file.path.display())?;
             if !self.launchctl.dry_run {
                 file.write()?;
             }
         }
         if is_loaded {
-            self.launchctl.tell(&["bootout", &self.target(unit)])?;
+            self.launchctl.tell(&["bootout", &target])?;
         }
         // One that was disabled by hand would be refused with an unhelpful number.
-        self.launchctl.tell(&["enable", &self.target(unit)])?;
+        self.launchctl.tell(&["enable", &target])?;
         self.bootstrap(&file.path)?;
         if unit.schedule.is_none() && unit.run_at_load {
-            self.launchctl.tell(&["kickstart", &self.target(unit)])?;
+            self.launchctl.tell(&["kickstart", &target])?;
         }
         Ok(())
     }
@@ -155,66 +200,82 @@ impl Jobs {
         }
     }
 
-    /// Jobs of services that servers.toml no longer has.
-    fn tell_of_strays(&self) {
-        let known: Vec<String> =
-            self.wanted.config.services.iter().map(|service| format!("{LABEL_PREFIX}{}.plist", service.name)).collect();
-        let Ok(files) = fs::read_dir(&self.folder) else { return };
-        for name in files.flatten().map(|file| file.file_name().to_string_lossy().into_owned()) {
-            if name.starts_with(LABEL_PREFIX) && name.ends_with(".plist") && !known.contains(&name) {
-                println!(
-                    "{name} is of no service in servers.toml any more: `launchctl bootout {}/{}` and remove it",
-                    self.domain,
-                    name.trim_end_matches(".plist")
-                );
+    pub(super) fn uninstall(&self) -> anyhow::Result<ExitCode> {
+        let left = left::removable(self.left(), &self.wanted)?;
+        let mut jobs: Vec<(String, PathBuf)> =
+            left.iter().map(|left| (format!("{LABEL_PREFIX}{}", left.name), self.path_of(left))).collect();
+        for unit in &self.wanted.units {
+            let path = self.file(unit).path;
+            match self.owner(&path) {
+                Some(config) if self.wanted.is_all => say!("{}: {}", unit.label(), left::another(&config))?,
+                Some(config) => return Err(left::not_ours(&unit.name, &config)),
+                None => jobs.push((unit.label(), path)),
             }
         }
+        let mut failed = false;
+        for (label, path) in jobs {
+            if let Err(error) = self.uninstall_one(&label, &path) {
+                // The others can still go.
+                note!("seawall: {label}: {error:#}");
+                failed = true;
+            }
+        }
+        Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
     }
 
-    pub(super) fn uninstall(&self) -> anyhow::Result<ExitCode> {
-        for unit in &self.wanted.units {
-            let file = self.file(unit);
-            let is_loaded = self.printed(unit).is_some();
-            if !is_loaded && !file.path.exists() {
-                println!("{}: not installed", unit.label());
-                continue;
-            }
-            println!("{}:", unit.label());
-            if is_loaded {
-                self.launchctl.tell(&["bootout", &self.target(unit)])?;
-            }
-            if file.path.exists() {
-                println!(
-                    "  {} {}",
-                    if self.launchctl.dry_run { "would remove" } else { "remove" },
-                    file.path.display()
-                );
-                if !self.launchctl.dry_run {
-                    units::back_up(&file.path)?;
-                    fs::remove_file(&file.path)
-                        .with_context(|| format!("{} cannot be removed", file.path.display()))?;
-                }
+    /// The other servers.toml that a file is of.
+    fn owner(&self, path: &Path) -> Option<PathBuf> {
+        left::owner(launchd::installed(&lint::read(path).ok()?), &self.wanted)
+    }
+
+    fn uninstall_one(&self, label: &str, path: &Path) -> anyhow::Result<()> {
+        let is_loaded = self.printed(label).is_some();
+        if !is_loaded && !path.exists() {
+            say!("{label}: not installed")?;
+            return Ok(());
+        }
+        say!("{label}:")?;
+        if is_loaded {
+            self.launchctl.tell(&["bootout", &self.target(label)])?;
+        }
+        if path.exists() {
+            say!("  {} {}", if self.launchctl.dry_run { "would remove" } else { "remove" }, path.display())?;
+            if !self.launchctl.dry_run {
+                file::remove(path)?;
             }
         }
-        Ok(ExitCode::SUCCESS)
+        Ok(())
     }
 
     pub(super) fn status(&self) -> anyhow::Result<ExitCode> {
         if !self.launchctl.is_there() {
             bail!("there is no launchctl here: launchd is the supervisor of macOS");
         }
+        let all = self.left();
+        // Beside what is meant, a whole look shows what others have there.
+        let left = left::meant(all.clone(), &self.wanted)?;
+        let left = if self.wanted.is_all { all } else { left };
         for unit in &self.wanted.units {
             let file = self.file(unit);
             let installed = match file.installed() {
-                None => "not installed",
-                Some(text) if text == file.text => "installed",
-                Some(_) => "installed, differs from servers.toml",
+                None => "not installed".to_owned(),
+                Some(text) if text == file.text => "installed".to_owned(),
+                Some(_) => match self.owner(&file.path) {
+                    Some(config) => format!("installed, {}", left::another(&config)),
+                    None => "installed, differs from servers.toml".to_owned(),
+                },
             };
-            let state = self
-                .printed(unit)
-                .map_or_else(|| "not loaded".to_owned(), |printed| Printed::of(&printed).in_words(unit));
-            println!("{:<32} {installed}; {state}", unit.label());
+            say!("{:<32} {installed}; {}", unit.label(), self.state(&unit.label(), unit.schedule.is_some()))?;
+        }
+        for left in &left {
+            let label = format!("{LABEL_PREFIX}{}", left.name);
+            say!("{label:<32} installed, {}; {}", left.in_words(), self.state(&label, false))?;
         }
         Ok(ExitCode::SUCCESS)
+    }
+
+    fn state(&self, label: &str, is_scheduled: bool) -> String {
+        let printed = self.printed(label);
+        printed.map_or_else(|| "not loaded".to_owned(), |printed| Printed::of(&printed).in_words(is_scheduled))
     }
 }

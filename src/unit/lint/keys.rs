@@ -1,55 +1,52 @@
-//! The keys that launchd knows, with the types of their values: launchd.plist(5).
-
-use std::ops::RangeInclusive;
+//! The keys that launchd knows, with what their values may be: launchd.plist(5).
 
 use plist::Value;
 
-use super::What;
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     Text,
+    /// One of these, in any case of letters.
+    OneOf(&'static [&'static str]),
     Integer,
+    /// From, and up to.
+    Range(i64, i64),
+    /// Of which there are none below zero.
+    Seconds,
     Boolean,
+    /// Of keys that launchd does not look into.
     Dictionary,
-    /// Strings only.
-    Texts,
-    BooleanOrDictionary,
-    DictionaryOrArray,
-    TextOrTexts,
-    IntegerOrText,
-    Any,
+    /// With these keys.
+    Table(Keys),
+    /// With keys that name something, each with such a value.
+    Named(&'static Kind),
+    Each(&'static Kind),
+    Either(&'static [Kind]),
 }
 
+pub(super) type Keys = &'static [(&'static str, Kind)];
+
 impl Kind {
-    pub(super) fn takes(self, value: &Value) -> bool {
-        let is_texts = || value.as_array().is_some_and(|all| all.iter().all(|one| one.as_string().is_some()));
-        match self {
-            Kind::Text => value.as_string().is_some(),
-            Kind::Integer => matches!(value, Value::Integer(_)),
+    /// The kind that a value is to be judged by; `None` where it is of another type.
+    pub(super) fn of(&self, value: &Value) -> Option<&Kind> {
+        let is_one = match self {
+            Kind::Text | Kind::OneOf(_) => value.as_string().is_some(),
+            Kind::Integer | Kind::Range(..) | Kind::Seconds => matches!(value, Value::Integer(_)),
             Kind::Boolean => value.as_boolean().is_some(),
-            Kind::Dictionary => value.as_dictionary().is_some(),
-            Kind::Texts => is_texts(),
-            Kind::BooleanOrDictionary => value.as_boolean().is_some() || value.as_dictionary().is_some(),
-            Kind::DictionaryOrArray => value.as_dictionary().is_some() || value.as_array().is_some(),
-            Kind::TextOrTexts => value.as_string().is_some() || is_texts(),
-            Kind::IntegerOrText => matches!(value, Value::Integer(_) | Value::String(_)),
-            Kind::Any => true,
-        }
+            Kind::Dictionary | Kind::Table(_) | Kind::Named(_) => value.as_dictionary().is_some(),
+            Kind::Each(_) => value.as_array().is_some(),
+            Kind::Either(kinds) => return kinds.iter().find_map(|kind| kind.of(value)),
+        };
+        is_one.then_some(self)
     }
 
-    pub(super) fn wanted(self) -> &'static str {
+    pub(super) fn wanted(&self) -> String {
         match self {
-            Kind::Text => "a <string>",
-            Kind::Integer => "an <integer>",
-            Kind::Boolean => "<true/> or <false/>",
-            Kind::Dictionary => "a <dict>",
-            Kind::Texts => "an <array> of <string>",
-            Kind::BooleanOrDictionary => "<true/>, <false/> or a <dict>",
-            Kind::DictionaryOrArray => "a <dict> or an <array> of them",
-            Kind::TextOrTexts => "a <string> or an <array> of them",
-            Kind::IntegerOrText => "an <integer> or a <string>",
-            Kind::Any => "something else",
+            Kind::Text | Kind::OneOf(_) => "a <string>".to_owned(),
+            Kind::Integer | Kind::Range(..) | Kind::Seconds => "an <integer>".to_owned(),
+            Kind::Boolean => "<true/> or <false/>".to_owned(),
+            Kind::Dictionary | Kind::Table(_) | Kind::Named(_) => "a <dict>".to_owned(),
+            Kind::Each(kind) => format!("an <array> of {}", kind.wanted().trim_start_matches("a ")),
+            Kind::Either(kinds) => kinds.iter().map(Kind::wanted).collect::<Vec<_>>().join(" or "),
         }
     }
 }
@@ -68,91 +65,116 @@ pub(super) fn kind_of(value: &Value) -> &'static str {
     }
 }
 
-use Kind::{
-    Any, Boolean, BooleanOrDictionary, Dictionary, DictionaryOrArray, Integer, IntegerOrText, Text, TextOrTexts, Texts,
-};
+use Kind::{Boolean, Dictionary, Each, Either, Integer, Named, OneOf, Range, Seconds, Table, Text};
 
-pub(super) const JOB: &[(&str, Kind)] = &[
+const TEXTS: Kind = Each(&Text);
+const TEXT_OR_TEXTS: Kind = Either(&[Text, TEXTS]);
+const SESSION: Kind = OneOf(&["Aqua", "Background", "LoginWindow", "StandardIO", "System"]);
+
+pub(super) const JOB: Keys = &[
     ("AbandonProcessGroup", Boolean),
-    ("AssociatedBundleIdentifiers", TextOrTexts),
+    ("AssociatedBundleIdentifiers", TEXT_OR_TEXTS),
     ("BundleProgram", Text),
     ("Debug", Boolean),
     ("Disabled", Boolean),
     ("EnableGlobbing", Boolean),
     ("EnablePressuredExit", Boolean),
     ("EnableTransactions", Boolean),
-    ("EnvironmentVariables", Dictionary),
-    ("ExitTimeOut", Integer),
+    ("EnvironmentVariables", Named(&Text)),
+    ("ExitTimeOut", Seconds),
     ("GroupName", Text),
-    ("HardResourceLimits", Dictionary),
+    ("HardResourceLimits", LIMITS),
     ("HopefullyExitsFirst", Boolean),
     ("HopefullyExitsLast", Boolean),
     ("InitGroups", Boolean),
-    ("KeepAlive", BooleanOrDictionary),
+    ("KeepAlive", Either(&[Boolean, KEEP_ALIVE])),
     ("Label", Text),
-    ("LaunchEvents", Dictionary),
+    ("LaunchEvents", Named(&Dictionary)),
     ("LaunchOnlyOnce", Boolean),
     ("LegacyTimers", Boolean),
     ("LimitLoadFromHardware", Dictionary),
-    ("LimitLoadFromHosts", Texts),
+    ("LimitLoadFromHosts", TEXTS),
     ("LimitLoadToHardware", Dictionary),
-    ("LimitLoadToHosts", Texts),
-    ("LimitLoadToSessionType", TextOrTexts),
+    ("LimitLoadToHosts", TEXTS),
+    ("LimitLoadToSessionType", Either(&[SESSION, Each(&SESSION)])),
     ("LowPriorityBackgroundIO", Boolean),
     ("LowPriorityIO", Boolean),
-    ("MachServices", Dictionary),
+    ("MachServices", Named(&Either(&[Boolean, MACH_SERVICE]))),
     ("MaterializeDatalessFiles", Boolean),
-    ("Nice", Integer),
+    ("Nice", Range(-20, 20)),
     ("OnDemand", Boolean),
     ("POSIXSpawnType", Text),
-    ("ProcessType", Text),
+    ("ProcessType", OneOf(&["Background", "Standard", "Adaptive", "Interactive"])),
     ("Program", Text),
-    ("ProgramArguments", Texts),
-    ("QueueDirectories", Texts),
+    ("ProgramArguments", TEXTS),
+    ("QueueDirectories", TEXTS),
     ("RootDirectory", Text),
     ("RunAtLoad", Boolean),
     ("ServiceIPC", Boolean),
     ("SessionCreate", Boolean),
-    ("Sockets", Dictionary),
-    ("SoftResourceLimits", Dictionary),
+    ("Sockets", Named(&Either(&[SOCKET, Each(&SOCKET)]))),
+    ("SoftResourceLimits", LIMITS),
     ("SpawnConstraint", Dictionary),
     ("StandardErrorPath", Text),
     ("StandardInPath", Text),
     ("StandardOutPath", Text),
-    ("StartCalendarInterval", DictionaryOrArray),
+    ("StartCalendarInterval", Either(&[CALENDAR, Each(&CALENDAR)])),
     ("StartInterval", Integer),
     ("StartOnMount", Boolean),
     ("ThrottleInterval", Integer),
-    ("TimeOut", Integer),
-    ("Umask", IntegerOrText),
+    ("TimeOut", Seconds),
+    ("Umask", Either(&[Integer, Text])),
     ("UserName", Text),
     ("WaitForDebugger", Boolean),
-    ("WatchPaths", Texts),
+    ("WatchPaths", TEXTS),
     ("WorkingDirectory", Text),
-    ("inetdCompatibility", Dictionary),
+    ("inetdCompatibility", Table(&[("Instances", Integer), ("Wait", Boolean)])),
 ];
 
-pub(super) const KEEP_ALIVE: &[(&str, Kind)] = &[
+const KEEP_ALIVE: Kind = Table(&[
     ("AfterInitialDemand", Boolean),
     ("Crashed", Boolean),
     ("NetworkState", Boolean),
-    ("OtherJobEnabled", Dictionary),
-    ("PathState", Any),
+    ("OtherJobEnabled", Named(&Boolean)),
+    ("PathState", Named(&Boolean)),
     ("SuccessfulExit", Boolean),
-];
+]);
 
-pub(super) const CALENDAR: &[(&str, Kind)] =
-    &[("Day", Integer), ("Hour", Integer), ("Minute", Integer), ("Month", Integer), ("Weekday", Integer)];
+const CALENDAR: Kind = Table(&[
+    ("Day", Range(1, 31)),
+    ("Hour", Range(0, 23)),
+    ("Minute", Range(0, 59)),
+    ("Month", Range(1, 12)),
+    ("Weekday", Range(0, 7)),
+]);
 
-pub(super) const CALENDAR_RANGES: [(&str, RangeInclusive<i64>); 5] =
-    [("Day", 1..=31), ("Hour", 0..=23), ("Minute", 0..=59), ("Month", 1..=12), ("Weekday", 0..=7)];
+const LIMITS: Kind = Table(&[
+    ("CPU", Integer),
+    ("Core", Integer),
+    ("Data", Integer),
+    ("FileSize", Integer),
+    ("MemoryLock", Integer),
+    ("NumberOfFiles", Integer),
+    ("NumberOfProcesses", Integer),
+    ("ResidentSetSize", Integer),
+    ("Stack", Integer),
+]);
 
-/// Keys whose value is a path.
-pub(super) const PATHS: &[(&str, What)] = &[
-    ("Program", What::Program),
-    ("RootDirectory", What::Folder),
-    ("StandardErrorPath", What::FolderOf),
-    ("StandardInPath", What::FolderOf),
-    ("StandardOutPath", What::FolderOf),
-    ("WorkingDirectory", What::Folder),
-];
+const MACH_SERVICE: Kind = Table(&[("HideUntilCheckIn", Boolean), ("ResetAtClose", Boolean)]);
+
+const SOCKET: Kind = Table(&[
+    ("Bonjour", Either(&[Boolean, Text, TEXTS])),
+    ("MulticastGroup", Text),
+    ("ReceivePacketInfo", Boolean),
+    ("SecureSocketWithKey", Text),
+    ("SockFamily", OneOf(&["IPv4", "IPv6", "IPv4v6", "Unix"])),
+    ("SockNodeName", Text),
+    ("SockPassive", Boolean),
+    ("SockPathGroup", Integer),
+    ("SockPathMode", Integer),
+    ("SockPathName", Text),
+    ("SockPathOwner", Integer),
+    ("SockProtocol", OneOf(&["TCP", "UDP"])),
+    ("SockServiceName", Either(&[Text, Integer])),
+    ("SockType", OneOf(&["stream", "dgram", "seqpacket"])),
+]);
