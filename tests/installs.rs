@@ -5,6 +5,7 @@ mod support;
 
 use std::{
     fs,
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
     process::Output,
 };
@@ -397,6 +398,24 @@ fn lingering_is_told_of_where_it_is_not_on() {
     assert!(machine.does(&config, &["install"]).contains("lingering is off for you"));
     machine.recorder.linger("");
     assert!(machine.does(&config, &["install"]).contains("loginctl does not say whether lingering is on for you"));
+}
+
+#[test]
+fn the_folder_that_a_daemon_writes_its_log_to_is_its_own() {
+    let machine = Machine::new("launchd");
+    let config = machine.config("servers.toml", ONE);
+    let (folder, home) = (machine.home.file("LaunchDaemons"), machine.home.file("home/of-nobody"));
+    let words = ["install", "--daemon", "--user", "nobody", "--home", home.to_str().expect("UTF-8")];
+    machine.does(&config, &[&words[..], &["--folder", folder.to_str().expect("UTF-8")]].concat());
+    let ours = machine.home.path().metadata().expect("it is there").uid();
+    let said = std::process::Command::new("id").args(["-u", "nobody"]).output().expect("id is there").stdout;
+    let theirs = String::from_utf8_lossy(&said).trim().parse::<u32>().expect("a number");
+    // Only root can give anything to somebody else.
+    let expected = if ours == 0 { theirs } else { ours };
+    for made in ["home/of-nobody", "home/of-nobody/Library/Logs", "home/of-nobody/Library/Logs/seawall"] {
+        assert_eq!(machine.home.file(made).metadata().expect("it was made").uid(), expected, "{made}");
+    }
+    assert_eq!(machine.home.path().metadata().expect("it is there").uid(), ours, "it was there before");
 }
 
 #[test]

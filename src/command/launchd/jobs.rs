@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context as _, bail};
+use anyhow::bail;
 
 use super::{LOGS, Printed, given, lint};
 use crate::{
@@ -21,7 +21,7 @@ use crate::{
     },
     say::{note, say},
     text,
-    unit::{LABEL_PREFIX, Unit, launchd},
+    unit::{LABEL_PREFIX, Scope, Unit, launchd},
 };
 
 /// A job that is going away is still there for a moment.
@@ -149,10 +149,11 @@ impl Jobs {
             return Ok(());
         }
         say!("{} the folder {}", if self.launchctl.dry_run { "would make" } else { "make" }, logs.display())?;
-        match self.launchctl.dry_run {
-            true => Ok(()),
-            false => fs::create_dir_all(logs).with_context(|| format!("{} cannot be made", logs.display())),
-        }
+        let owner = match &self.wanted.place.scope {
+            Scope::Daemon { user } => Some(user.as_str()),
+            Scope::Agent => None,
+        };
+        if self.launchctl.dry_run { Ok(()) } else { file::make_folder(logs, owner) }
     }
 
     fn install_one(&self, unit: &Unit, restart: bool) -> anyhow::Result<()> {

@@ -2,13 +2,14 @@
 
 use std::{
     fs, io,
-    os::unix::fs::PermissionsExt as _,
+    os::unix::fs::{PermissionsExt as _, chown},
     path::{Path, PathBuf},
 };
 
 use anyhow::Context as _;
 
-use crate::id::unix_ms;
+use super::tool::Tool;
+use crate::{id::unix_ms, say::note};
 
 /// One file that a unit is written to.
 #[derive(Clone, Debug)]
@@ -60,6 +61,23 @@ fn back_up(path: &Path) -> anyhow::Result<()> {
 pub(in crate::command) fn remove(path: &Path) -> anyhow::Result<()> {
     back_up(path)?;
     fs::remove_file(path).with_context(|| format!("{} cannot be removed", path.display()))
+}
+
+/// Makes a folder and what leads to it, all of `owner` where root makes them for somebody
+/// else: a daemon that may not write where its output goes is not started.
+pub(in crate::command) fn make_folder(folder: &Path, owner: Option<&str>) -> anyhow::Result<()> {
+    let made: Vec<&Path> = folder.ancestors().take_while(|part| !part.exists()).collect();
+    fs::create_dir_all(folder).with_context(|| format!("{} cannot be made", folder.display()))?;
+    let Some(owner) = owner.filter(|_| rustix::process::getuid().is_root()) else { return Ok(()) };
+    let id = Tool { program: "id".to_owned(), dry_run: false };
+    let number = |flag| id.ask(&[flag, owner]).and_then(|said| said.trim().parse::<u32>().ok());
+    let (uid, gid) = (number("-u"), number("-g"));
+    for part in made {
+        if uid.is_none() || chown(part, uid, gid).is_err() {
+            note!("seawall: {} cannot be given to {owner}, who has to write there", part.display());
+        }
+    }
+    Ok(())
 }
 
 /// The lines that differ, with a few around them left out: what a person compares.
