@@ -242,6 +242,7 @@ fn every_subcommand_teaches_by_example_and_is_in_the_readme() {
         let inner = subcommands(&text).into_iter().map(|inner| help(&[name, inner])).collect::<Vec<_>>();
         for help in inner.iter().chain([&text]) {
             assert!(help.contains("Example"), "no example in\n{help}");
+            assert!(!help.contains("\\\""), "a stray backslash in\n{help}");
         }
         assert!(README.contains(&format!("seawall {name}")), "README does not name `seawall {name}`");
     }

@@ -34,7 +34,7 @@ Examples:
 
 /// Watch folders, and hand what appears in them to a command
 ///
-/// What to watch is in the options of the service with builtin = \"watch\". `seawall run`
+/// What to watch is in the options of the service with builtin = "watch". `seawall run`
 /// starts it; by itself it watches in the foreground.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]

@@ -121,6 +121,9 @@ fn unknown(name: &str) -> String {
 
 fn name(field: &str, value: &RawValue) -> Result<String, Fault> {
     match serde_json::from_str::<String>(value.get()) {
+        Ok(name) if name.is_empty() && field == "event_type" => {
+            fault(field, "is empty; write what happened, such as \"deploy_done\"")
+        }
         Ok(name) if name.is_empty() => fault(field, "is empty; write a name or leave it out"),
         Ok(name) if name.chars().any(text::is_unsafe) => fault(field, "holds control characters; take them out"),
         Ok(name) if name.chars().count() > NAME_MAX_CHARS => {
@@ -244,7 +247,8 @@ mod tests {
             (r#"{"event_typ":"x"}"#, "event_typ: no such field; did you mean \"event_type\"?"),
             (r#"{"event_type":"x","zzz":1}"#, "zzz: no such field; there are event_type"),
             (r#"{"event_type":7}"#, "event_type: is not a string"),
-            (r#"{"event_type":""}"#, "event_type: is empty"),
+            (r#"{"event_type":""}"#, "event_type: is empty; write what happened, such as \"deploy_done\""),
+            (r#"{"event_type":"x","category":""}"#, "category: is empty; write a name or leave it out"),
             ("{\"event_type\":\"a\\u0000b\"}", "event_type: holds control characters"),
             (r#"{"event_type":"x","event_type":"y"}"#, "event_type: is there twice"),
             (r#"{"event_type":"x","timestamp":"yesterday"}"#, "timestamp: is no time"),

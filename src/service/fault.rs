@@ -115,6 +115,41 @@ mod tests {
         assert_eq!(classify(&late.expect_err("late")), Fault::Transient);
     }
 
+    /// Sends this and hangs up; a request is read first.
+    async fn answers(answer: &'static [u8]) -> String {
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let url = format!("http://{}/", listener.local_addr().expect("an address"));
+        tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.expect("accepted");
+            let _ = stream.read(&mut [0; 4096]).await;
+            let _ = stream.write_all(answer).await;
+        });
+        url
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_breaks_off_is_weather_and_one_that_is_wrong_is_not() {
+        let url = answers(b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nabc").await;
+        let answer = reqwest::get(url).await.expect("a head");
+        assert_eq!(classify(&answer.bytes().await.expect_err("broken off")), Fault::Transient);
+        let url = answers(b"SSH-2.0-OpenSSH_9.9\r\n").await;
+        assert_eq!(classify(&reqwest::get(url).await.expect_err("no HTTP")), Fault::Fatal);
+        let url = answers(b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n").await;
+        let refused = reqwest::get(url).await.expect("an answer").error_for_status().expect_err("404");
+        assert_eq!(classify(&refused), Fault::Fatal);
+    }
+
+    #[test]
+    fn what_the_database_says_is_fatal_whatever_it_is_wrapped_in() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("seawall.db");
+        std::fs::write(&path, "no database at all".repeat(500)).expect("written");
+        let unreadable =
+            crate::store::Reader::open(&path).and_then(|reader| reader.last_seq(crate::store::Table::Events));
+        assert_eq!(classify(&io::Error::other(unreadable.expect_err("no database"))), Fault::Fatal);
+    }
+
     #[test]
     fn anything_else_is_fatal() {
         let missing = std::fs::read("/no/such/file").expect_err("missing");
