@@ -20,6 +20,7 @@ use crate::{
     layer::Keeper,
     listener::guard::Guard,
     route::{self, OfferCache, Router},
+    service,
     session::Gate,
     store::{Event, EventType, Store},
     upstream::{self, Upstream},
@@ -231,6 +232,14 @@ impl Gateway {
 
     pub(crate) fn event(&self, event_type: EventType, metadata: serde_json::Value) {
         self.0.store.event(Event { category: "gateway", event_type, service_name: "gateway".to_owned(), metadata });
+    }
+
+    /// Of its own start and end: under `seawall run` that one writes them down, with more
+    /// than is known here.
+    fn tell_of_itself(&self, event_type: EventType, metadata: serde_json::Value) {
+        if !service::is_recorded() {
+            self.event(event_type, metadata);
+        }
     }
 }
 

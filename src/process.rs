@@ -25,7 +25,9 @@ mod exit;
 mod launch;
 pub mod launcher;
 pub mod ledger;
+pub mod mark;
 pub mod memory;
+pub mod orphans;
 #[expect(unsafe_code, reason = "fork, signals and inherited descriptors have no safe form")]
 mod sys;
 pub mod tail;
@@ -143,7 +145,7 @@ impl Command {
         let mut plan = Plan { observed, ..self.plan()? };
         let mut env = self.environment();
         let program = self.file(&env)?;
-        let mark = ledger::mark();
+        let mark = mark::unique();
         env.push((ledger::MARK_VARIABLE.to_owned(), mark.clone()));
         if !plan.is_off() {
             plan.private = ledger::private_folder(&mark);

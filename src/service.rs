@@ -27,9 +27,11 @@ mod record;
 
 pub mod alarm;
 mod child;
+mod errand;
 pub mod fault;
 pub mod health;
 mod http;
+mod leftover;
 pub mod marker;
 pub mod memory;
 pub mod moment;
@@ -39,4 +41,5 @@ pub mod own;
 mod probe;
 pub mod schedule;
 
-pub use child::{ExecError, exec};
+pub use child::{ExecError, exec, is_recorded};
+pub use record::ledger;

@@ -16,7 +16,7 @@ use support::{
     poll,
     process::run,
     scratch::Scratch,
-    service::{ending, lives},
+    service::{daily_now, ending, lives, on_the_wall},
 };
 
 const WITHIN: Duration = Duration::from_secs(20);
@@ -150,8 +150,9 @@ fn a_wrapper_that_launchd_itself_kills_is_told_of_at_the_next_start() {
 #[test]
 fn a_calendar_runs_a_task_once_for_its_slot_and_again_only_after_a_failure() {
     let task = format!(
-        "[services.nightly]\n{}schedule = \"daily 00:00\"\nrun_at_load = true\n",
-        script("echo ran >> runs; test -e fine")
+        "[services.nightly]\n{}schedule = \"{}\"\nrun_at_load = true\n",
+        script("echo ran >> runs; test -e fine"),
+        daily_now()
     );
     let mac = Mac::new(&task);
     let job = mac.load("nightly");
@@ -166,6 +167,27 @@ fn a_calendar_runs_a_task_once_for_its_slot_and_again_only_after_a_failure() {
     assert!(job.seen().ends.iter().skip(1).all(|end| end.success()));
     let runs = std::fs::read_to_string(mac.home.file("etc/runs")).expect("ran");
     assert_eq!(runs.lines().count(), 2, "{}", mac.log("nightly"));
+}
+
+#[test]
+fn a_task_waits_for_its_first_time_from_when_it_was_installed() {
+    // Yesterday's time of day: whoever has been there for a day has missed it.
+    let then = on_the_wall(Duration::from_secs(12 * 3600));
+    let schedule = format!("schedule = \"daily {:02}:{:02}\"\nrun_at_load = true\n", then.hour(), then.minute());
+    let mac = Mac::new(&format!("[services.nightly]\n{}{schedule}", script("echo ran >> runs")));
+    let marker = mac.home.file("etc/.seawall/services/nightly.json");
+    let kept: Value = serde_json::from_slice(&std::fs::read(&marker).expect("noted")).expect("JSON");
+    let known = kept["known_since_ms"].as_i64().expect("a time");
+    let job = mac.load("nightly");
+    assert!(poll(WITHIN, || (!job.seen().ends.is_empty()).then_some(())).is_some());
+    assert!(!mac.home.file("etc/runs").exists(), "not due: {}", mac.log("nightly"));
+    // Had it been installed a day before, it would be.
+    mac.home.write(
+        "etc/.seawall/services/nightly.json",
+        &serde_json::json!({ "known_since_ms": known - 86_400_000 }).to_string(),
+    );
+    job.fire();
+    mac.wait_for("nightly", "task_done", 1);
 }
 
 #[test]

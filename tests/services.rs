@@ -17,7 +17,7 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 use support::{
     poll,
-    service::{Services, ending, lives, send},
+    service::{Services, daily_now, ending, lives, send},
 };
 
 const WITHIN: Duration = Duration::from_secs(10);
@@ -78,16 +78,18 @@ fn a_signal_is_recorded_and_the_wrapper_ends_by_the_same() {
 }
 
 #[test]
-fn sigterm_reaches_the_service_once_and_its_end_is_a_stop() {
-    let services =
-        Services::script("trap 'echo got >> terms; exit 0' TERM; echo $$ > pid; while :; do sleep 0.05; done", "");
-    let run = services.start();
-    pid_in(&services, "pid");
-    run.signal(Signal::TERM);
-    assert_eq!(ending(run.end()), 0);
-    assert_eq!(services.text("terms").as_deref(), Some("got"));
-    assert_eq!(services.types(), ["service_start", "service_stop"]);
-    assert_eq!(services.last("service_stop")["reason"], "requested");
+fn a_request_to_stop_reaches_the_service_once_and_its_end_is_a_stop() {
+    for signal in [Signal::TERM, Signal::INT, Signal::QUIT] {
+        let script = "trap 'echo got >> terms; exit 0' TERM INT QUIT; echo $$ > pid; while :; do sleep 0.05; done";
+        let services = Services::script(script, "");
+        let run = services.start();
+        pid_in(&services, "pid");
+        run.signal(signal);
+        assert_eq!(ending(run.end()), 0);
+        assert_eq!(services.text("terms").as_deref(), Some("got"));
+        assert_eq!(services.types(), ["service_start", "service_stop"]);
+        assert_eq!(services.last("service_stop")["reason"], "requested");
+    }
 }
 
 #[test]
@@ -171,15 +173,16 @@ fn a_loss_of_power_is_told_from_a_kill() {
 }
 
 #[test]
-fn a_leftover_is_ended_before_its_successor_starts_and_a_stranger_with_its_pid_is_not() {
-    let services = Services::script("echo $$ > pid; sleep 300", "");
+fn a_stranger_with_the_pid_of_a_service_that_is_gone_is_let_be() {
+    let services = Services::script("echo $$ > pid; exec sleep 300", "");
     let mut stranger = std::process::Command::new("sleep").arg("300").spawn().expect("sleeps");
     // Two that begin within one tick of the clock could not be told apart.
     std::thread::sleep(Duration::from_millis(50));
     let mut run = services.start();
-    pid_in(&services, "pid");
+    let pid = pid_in(&services, "pid");
     services.wait_for("service_start");
     run.kill();
+    assert!(gone(pid));
     let mut edited = services.marker();
     edited["life"]["pid"] = json!(stranger.id());
     fs::write(services.file(".seawall/services/one.json"), edited.to_string()).expect("written");
@@ -425,8 +428,21 @@ fn too_much_memory_is_told_once_a_life() {
 }
 
 #[test]
+fn memory_is_that_of_the_whole_tree_and_of_its_daemons() {
+    // Nobody reads what `tail` has kept.
+    const HOLDS: &str = "head -c 40000000 /dev/zero | tail -c 40000000 | sleep 300";
+    for script in [format!("{HOLDS}; true"), format!("(setsid sh -c '{HOLDS}; true' &) ; exec sleep 300")] {
+        let services = Services::script(&script, "memory = \"30MB\"");
+        let run = services.start_with(&["one", "--sample-every", "50ms"]);
+        assert_eq!(services.wait_for("memory_growth")["max_bytes"], 30_000_000);
+        run.signal(Signal::TERM);
+        run.end();
+    }
+}
+
+#[test]
 fn a_scheduled_one_runs_once_for_its_slot_and_again_when_it_failed() {
-    let services = Services::script("echo ran >> runs; test -e fine", "schedule = \"daily 00:00\"");
+    let services = Services::script("echo ran >> runs; test -e fine", &format!("schedule = \"{}\"", daily_now()));
     assert_eq!(ending(services.to_the_end()), 1);
     assert_eq!(services.last("task_failed")["exit_code"], 1);
     fs::write(services.file("fine"), "").expect("written");
@@ -522,7 +538,7 @@ fn usr2_makes_a_service_of_seawalls_own_write_a_heap_profile() {
     };
     let profile = poll(WITHIN, written).unwrap_or_else(|| panic!("no profile\n{}", run.log.text()));
     assert!(fs::read(&profile).expect("read").starts_with(b"heap_v2/"), "{}", profile.display());
-    match Command::new("jeprof").arg("--text").arg(env!("CARGO_BIN_EXE_seawall")).arg(&profile).output() {
+    match Command::new("jeprof").args(["--text", "--cum"]).arg(env!("CARGO_BIN_EXE_seawall")).arg(&profile).output() {
         Ok(read) => {
             let table = String::from_utf8_lossy(&read.stdout).into_owned();
             assert!(

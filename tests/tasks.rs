@@ -16,16 +16,20 @@ use serde_json::{Value, json};
 use support::{
     database, poll,
     process::run,
-    service::{Services, ending, lives},
+    service::{Services, daily_now, ending, lives, on_the_wall},
 };
 
 const WITHIN: Duration = Duration::from_secs(60);
 
-/// A task of these steps, as TOML has them, and what stands below it.
+/// A task of these steps, as TOML has them, whose time has come, and what stands below it.
 fn task(steps: &str, more: &str) -> Services {
+    task_at(&daily_now(), steps, more)
+}
+
+fn task_at(schedule: &str, steps: &str, more: &str) -> Services {
     let steps = steps.replace("$$", "$$$$");
     Services::new(&format!(
-        "[services.one]\nbuiltin = \"tasks\"\nschedule = \"daily 00:00\"\noptions = {{ steps = [{steps}] }}\n{more}\n"
+        "[services.one]\nbuiltin = \"tasks\"\nschedule = \"{schedule}\"\noptions = {{ steps = [{steps}] }}\n{more}\n"
     ))
 }
 
@@ -91,12 +95,13 @@ fn a_step_that_fails_keeps_no_other_from_running_and_the_task_has_failed() {
     let runs: Vec<Value> = json.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
     assert_eq!(runs.iter().map(|run| &run["outcome"]).collect::<Vec<_>>(), ["failed", "done"]);
     let list = stdout(&tasks(&services, &["list"]));
-    assert!(list.contains("daily 00:00") && list.contains("done") && list.contains("a, b, c"), "{list}");
+    assert!(list.contains("daily ") && list.contains("done") && list.contains("a, b, c"), "{list}");
 }
 
 #[test]
 fn a_step_that_takes_too_long_ends_with_all_that_it_started_and_is_tried_again() {
-    let script = "echo x >> tries; sleep 300 & echo $! >> pids; test $(wc -l < tries) -ge 3 || sleep 300";
+    let script = "echo x >> tries; sleep 300 & echo $! >> pids; setsid sleep 300 & echo $! >> pids; \
+        test $(wc -l < tries) -ge 3 || sleep 300";
     let step = format!(
         "{{ name = \"slow\", command = {}, timeout = \"1s\", retries = 2, retry_after = \"10ms\" }}",
         sh(script)
@@ -105,7 +110,7 @@ fn a_step_that_takes_too_long_ends_with_all_that_it_started_and_is_tried_again()
     assert_eq!(ending(services.start().end_within(WITHIN)), 0);
     let done = services.last("task_done");
     assert_eq!((&done["steps"][0]["attempts"], &done["steps"][0]["outcome"]), (&json!(3), &json!("done")));
-    for pid in services.text("pids").expect("three of them").lines() {
+    for pid in services.text("pids").expect("two of each attempt").lines() {
         let pid: u32 = pid.parse().expect("a pid");
         assert!(poll(WITHIN, || (!lives(pid)).then_some(())).is_some(), "{pid} is left over");
     }
@@ -115,6 +120,42 @@ fn a_step_that_takes_too_long_ends_with_all_that_it_started_and_is_tried_again()
     services.folder.write("servers.toml", &config);
     assert_eq!(tasks(&services, &["run", "one"]).status.code(), Some(1));
     assert_eq!(services.last("task_failed")["steps"][0]["why"], "it did not end within 1 s");
+}
+
+/// Starts one in its group, one in a session of its own, and one whose parent is gone and that
+/// has no environment by which it could be found; each writes its pid down.
+const STRAYS: &str = "sleep 300 & echo $! >> pids; setsid sh -c 'echo $$ >> pids; exec sleep 300' & \
+    setsid sh -c 'env -i /bin/sh -c \"echo \\$\\$ >> pids; exec /bin/sleep 300\" &' & \
+    while test $(wc -l < pids) -lt 3; do sleep 0.02; done";
+
+fn strays(services: &Services) -> Vec<u32> {
+    poll(WITHIN, || {
+        let pids: Vec<u32> = services.text("pids")?.lines().filter_map(|pid| pid.parse().ok()).collect();
+        (pids.len() == 3).then_some(pids)
+    })
+    .expect("three of them")
+}
+
+#[test]
+fn whatever_a_step_started_ends_with_it_however_it_ends() {
+    for (how, end) in [("it succeeds", "exit 0"), ("it is stopped", "exec sleep 300")] {
+        let step = format!("{{ name = \"s\", command = {} }}", sh(&format!("{STRAYS}; touch there; {end}")));
+        // A second step runs on, so that it is not the end of the task that ends them.
+        let next = format!("{{ name = \"next\", command = {} }}", sh("touch next; exec sleep 300"));
+        let services = task(&format!("{step}, {next}"), "");
+        let run = services.start();
+        let pids = strays(&services);
+        if end.contains("sleep") {
+            poll(WITHIN, || services.file("there").exists().then_some(())).expect("all are there");
+            run.signal(Signal::TERM);
+        } else {
+            poll(WITHIN, || services.file("next").exists().then_some(())).expect("it has ended");
+        }
+        for pid in pids {
+            assert!(poll(WITHIN, || (!lives(pid)).then_some(())).is_some(), "{pid} is left over: {how}");
+        }
+        drop(run);
+    }
 }
 
 #[test]
@@ -281,6 +322,66 @@ fn a_dry_run_says_what_it_would_do_and_does_nothing() {
     let wrong = tasks(&services, &["run", "emit-server"]);
     assert_eq!(wrong.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&wrong.stderr).contains("runs for good and is no task"));
+}
+
+/// A day and a time of the week that passed a while ago: half a week.
+fn weekly_half_a_week_ago() -> String {
+    let then = on_the_wall(Duration::from_secs(84 * 3600));
+    let day = format!("{:?}", then.weekday()).to_lowercase();
+    format!("weekly {day} {:02}:{:02}", then.hour(), then.minute())
+}
+
+#[test]
+fn a_task_that_has_just_been_installed_is_not_due_before_its_first_time_comes() {
+    let step = format!("{{ name = \"s\", command = {} }}", sh("echo ran >> runs"));
+    let services = task_at(&weekly_half_a_week_ago(), &step, "");
+    for _ in 0..2 {
+        let run = services.start();
+        let log = run.log.clone();
+        assert_eq!(ending(run.end()), 0);
+        assert!(poll(WITHIN, || log.has("is not due before").then_some(())).is_some(), "{}", log.text());
+    }
+    assert_eq!((services.text("runs"), services.types()), (None, Vec::new()), "neither run nor missed");
+    // Known for a week, its time has passed without a run.
+    services.folder.write(".seawall/services/one.json", &json!({ "known_since_ms": days_ago_ms(7) }).to_string());
+    assert_eq!(ending(services.to_the_end()), 0);
+    assert_eq!(services.text("runs").as_deref(), Some("ran"));
+    assert_eq!(services.last("task_missed")["missed"], 1);
+    assert_eq!(services.last("task_missed")["action"], "made_up");
+}
+
+#[test]
+fn one_that_runs_again_and_again_shows_when_it_runs_next() {
+    let services = task_at("every 15m", "\"check\"", "");
+    let next = || {
+        let json = stdout(&tasks(&services, &["list", "--json"]));
+        let shown: Value = serde_json::from_str(&json).expect("JSON");
+        let listed = shown["next"].as_i64().unwrap_or_else(|| panic!("no time in {shown}"));
+        let text = stdout(&tasks(&services, &["list"]));
+        let (_, next) = text.split_once("every 15 min").unwrap_or_else(|| panic!("no row in\n{text}"));
+        assert!(next.trim_start().starts_with(|c: char| c.is_ascii_digit()), "{text}");
+        listed
+    };
+    let (before, soon) = (days_ago_ms(0), 15 * 60_000);
+    let shown = next();
+    assert!((before + soon..=days_ago_ms(0) + soon).contains(&shown), "at the latest, as nobody has seen it start");
+    assert_eq!(ending(services.to_the_end()), 0);
+    let started = services.marker()["life"]["started_ms"].as_i64().expect("a time");
+    assert_eq!(next(), started + soon);
+}
+
+#[test]
+fn a_damaged_database_is_no_empty_history() {
+    let services = task("\"retention\"", "");
+    assert_eq!(ending(services.to_the_end()), 0);
+    fs::write(services.file("seawall.db"), "no database any more".repeat(1000)).expect("damaged");
+    for words in [&["history"][..], &["list"]] {
+        let output = tasks(&services, words);
+        assert_eq!(output.status.code(), Some(1), "{output:?}");
+        assert!(String::from_utf8_lossy(&output.stderr).contains("seawall.db cannot be read"), "{output:?}");
+    }
+    let listed = stdout(&tasks(&services, &["list"]));
+    assert!(listed.contains("retention") && listed.contains('?'), "{listed}");
 }
 
 fn days_ago_ms(days: i64) -> i64 {

@@ -12,16 +12,17 @@ use super::{
     units::tool::Tool,
 };
 use crate::{
-    config::{Config, Schedule, Service, ServiceKind},
+    config::{Config, Service, ServiceKind},
     gateway::reload::Overrides,
     say,
     service::{
-        marker::{self, How, Life},
+        self,
+        marker::{self, How, Life, Marker},
         moment,
         own::{self, Own},
         schedule,
     },
-    store::{EventFilter, EventRecord, Reader},
+    store::{EventRecord, ReadError, Settings},
     text,
     unit::LABEL_PREFIX,
 };
@@ -34,7 +35,8 @@ Examples:
 
 /// Show how the services are: uptime, restarts, memory, the last crash and why
 ///
-/// Exits with 1 where one that ought to run does not, or does not answer.
+/// Exits with 1 where one that ought to run does not, or does not answer, and where what is
+/// on record cannot be read.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
@@ -54,16 +56,25 @@ const WEEK_MS: i64 = 7 * 24 * 3600 * 1000;
 
 pub fn run(args: Args, config: Option<PathBuf>) -> anyhow::Result<ExitCode> {
     let (_, config) = load_config(config, Overrides::default())?;
-    let views: Vec<View> = config.services.iter().map(|service| View::of(service, &config, &args)).collect();
+    let ledger = service::ledger(Settings::at(&config.gateway.database), &config.gateway.state);
+    let mut problem = None;
+    let mut views = Vec::new();
+    for service in &config.services {
+        let (events, error) = ledger.known(&service.name, now_ms().saturating_sub(WEEK_MS));
+        // No database yet is no events yet.
+        problem = problem.or(error.filter(|error| !matches!(error, ReadError::NoDatabase(_))));
+        views.push(View::of(service, &config, &args, &events, problem.is_none()));
+    }
+    let problem = problem.map(|error| error.to_string());
     let mut out = say::out();
     if args.json {
         let services: serde_json::Map<String, Value> =
             views.iter().map(|view| (view.name.clone(), view.as_json())).collect();
-        writeln!(out, "{:#}", json!({ "services": services }))?;
+        writeln!(out, "{:#}", json!({ "services": services, "database_problem": problem }))?;
     } else {
-        write!(out, "{}", as_text(&views, &Style::of_stdout()))?;
+        write!(out, "{}", as_text(&views, problem.as_deref(), &Style::of_stdout()))?;
     }
-    let all_well = views.iter().all(|view| view.state.is_well());
+    let all_well = problem.is_none() && views.iter().all(|view| view.state.is_well());
     Ok(if all_well { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
@@ -113,6 +124,8 @@ struct View {
     /// Restarts on record within a week.
     restarts: usize,
     crashes: usize,
+    /// Whether what is on record could be read: else there may have been more.
+    is_record_whole: bool,
     last_crash: Option<(i64, String)>,
     next_ms: Option<i64>,
     problem: Option<String>,
@@ -120,20 +133,21 @@ struct View {
 }
 
 impl View {
-    fn of(service: &Service, config: &Config, args: &Args) -> Self {
+    fn of(service: &Service, config: &Config, args: &Args, events: &[EventRecord], is_record_whole: bool) -> Self {
         let marker = marker::read(&config.gateway.state, &service.name);
-        let events = events_of(service, config);
         let count = |types: &[&str]| events.iter().filter(|event| types.contains(&event.event_type.as_str())).count();
         let crashes = ["service_crash", "crash_inferred", "task_failed"];
         let last = events.iter().rev().find(|event| crashes.contains(&event.event_type.as_str()));
+        let last_crash = last.map(|event| (event.timestamp_ms, cause(event)));
         View {
             name: service.name.clone(),
             state: state_of(service, marker.life.as_ref(), config),
+            next_ms: next_ms(service, &marker),
+            last_crash: last_crash.or_else(|| crash_in(&marker)),
             life: marker.life,
             restarts: count(&["service_restart"]),
             crashes: count(&crashes),
-            last_crash: last.map(|event| (event.timestamp_ms, cause(event))),
-            next_ms: service.schedule.and_then(next_slot_ms),
+            is_record_whole,
             problem: service.problem.clone(),
             supervisor: supervised(service, args),
         }
@@ -156,6 +170,7 @@ impl View {
             "growth_bytes_per_hour": life.and_then(|life| life.growth_bytes_per_hour),
             "restarts_7d": self.restarts,
             "crashes_7d": self.crashes,
+            "record_is_whole": self.is_record_whole,
             "last_crash": self.last_crash.as_ref().map(|(at, why)| json!({ "timestamp": at, "why": why })),
             "next_run": self.next_ms,
             "problem": self.problem,
@@ -181,7 +196,7 @@ impl View {
             Cell::of(self.state.name()).painted(colour),
             Cell::of(&life.map_or_else(dash, |life| life.pid.to_string())).on_the_right(),
             Cell::of(&uptime),
-            Cell::of(&self.restarts.to_string()).on_the_right(),
+            Cell::of(&format!("{}{}", self.restarts, if self.is_record_whole { "" } else { "+?" })).on_the_right(),
             Cell::of(&life.and_then(|life| life.memory_bytes).map_or_else(dash, text::bytes)).on_the_right(),
             Cell::of(&life.and_then(|life| life.growth_bytes_per_hour).map_or_else(dash, trend)),
             Cell::of(
@@ -194,7 +209,7 @@ impl View {
     }
 }
 
-fn as_text(views: &[View], style: &Style) -> String {
+fn as_text(views: &[View], problem: Option<&str>, style: &Style) -> String {
     const HEADER: [&str; 8] = ["SERVICE", "STATE", "PID", "UP", "RESTARTS", "MEMORY", "TREND", "LAST CRASH"];
     if views.is_empty() {
         return "no services: add [services.NAME] to servers.toml\n".to_owned();
@@ -203,7 +218,12 @@ fn as_text(views: &[View], style: &Style) -> String {
     let mut columns = Columns::new(&HEADER);
     columns.widen(&rows);
     let header: Vec<Cell> = HEADER.iter().zip(&rows[0]).map(|(name, cell)| cell.header(name)).collect();
-    let mut out = columns.line(&header, style) + "\n";
+    let mut out = String::new();
+    if let Some(problem) = problem {
+        let problem = style.paint(Colour::Red, &text::harmless(problem));
+        out = format!("{problem}\nwhat follows is known without it; restarts and crashes may be missing\n\n");
+    }
+    out += &(columns.line(&header, style) + "\n");
     for (view, row) in views.iter().zip(&rows) {
         out.push_str(columns.line(row, style).trim_end());
         out.push('\n');
@@ -242,19 +262,24 @@ fn state_of(service: &Service, life: Option<&Life>, config: &Config) -> State {
     }
 }
 
-fn next_slot_ms(schedule: Schedule) -> Option<i64> {
-    let next = schedule::slot_after(schedule, &jiff::tz::TimeZone::system(), jiff::Timestamp::now());
+/// When a scheduled one runs next; one that runs again and again, at the latest.
+pub(super) fn next_ms(service: &Service, marker: &Marker) -> Option<i64> {
+    let last_start = marker.life.as_ref().map(|life| life.started_ms);
+    let last_start = last_start.and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok());
+    let next = schedule::next_run(service.schedule?, &jiff::tz::TimeZone::system(), jiff::Timestamp::now(), last_start);
     next.map(jiff::Timestamp::as_millisecond)
 }
 
-fn events_of(service: &Service, config: &Config) -> Vec<EventRecord> {
-    let filter = EventFilter {
-        service: Some(service.name.clone()),
-        since_ms: Some(now_ms().saturating_sub(WEEK_MS)),
-        ..EventFilter::default()
+/// What its own file knows of a crash, where nothing of one is on record.
+fn crash_in(marker: &Marker) -> Option<(i64, String)> {
+    let end = marker.life.as_ref()?.end.as_ref()?;
+    let what = match end.how {
+        How::Crashed => "it crashed; its log may say why",
+        How::Hung => "it hung and was ended",
+        How::Vanished => "killed without a word",
+        How::Stopped | How::Planned => return None,
     };
-    // No database yet is no events yet.
-    Reader::open(&config.gateway.database).and_then(|reader| reader.events(&filter)).unwrap_or_default()
+    Some((end.at_ms, what.to_owned()))
 }
 
 /// Why it crashed, in a few words.
@@ -304,6 +329,7 @@ mod tests {
             life: Some(Life { growth_bytes_per_hour: Some(1.24e6), ..life }),
             restarts: 2,
             crashes: 2,
+            is_record_whole: true,
             last_crash: Some((now_ms() - 600_000, "exit code 3: boom".to_owned())),
             next_ms: None,
             problem: None,
@@ -313,11 +339,14 @@ mod tests {
 
     #[test]
     fn a_table_shows_what_there_is() {
-        let text = as_text(&[view(State::Running), view(State::Waiting)], &plain());
+        let text = as_text(&[view(State::Running), view(State::Waiting)], None, &plain());
         for part in ["running", "812", "25 MiB", "+1.2 MB/h", "10 min ago: exit code 3: boom", "waiting"] {
             assert!(text.contains(part), "{part} is missing in\n{text}");
         }
-        assert!(as_text(&[], &plain()).contains("no services"));
+        assert!(as_text(&[], None, &plain()).contains("no services"));
+        let partly = View { is_record_whole: false, ..view(State::Running) };
+        let text = as_text(&[partly], Some("the database is damaged"), &plain());
+        assert!(text.starts_with("the database is damaged\n") && text.contains("2+?"), "{text}");
     }
 
     #[test]

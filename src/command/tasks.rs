@@ -9,14 +9,14 @@ use serde_json::{Value, json};
 use super::{
     load_config,
     print::{Cell, Colour, Columns, Style, between, moment, now_ms},
-    run,
+    run, services,
 };
 use crate::{
     config::{Config, Options, Schedule, Service, ServiceKind},
     gateway::reload::Overrides,
     say::{self, note},
-    service::{marker, schedule},
-    store::{EventFilter, EventRecord, Reader, Settings, intake::IntakeSettings, upkeep::Kept},
+    service::marker,
+    store::{EventFilter, EventRecord, ReadError, Reader, Settings, intake::IntakeSettings, upkeep::Kept},
     tasks::{self, Now, Step, run::Task},
     text,
 };
@@ -194,12 +194,18 @@ fn described(schedule: Schedule) -> String {
 fn list(config: &Config, as_json: bool) -> anyhow::Result<ExitCode> {
     let style = Style::of_stdout();
     let mut out = say::out();
-    let mut rows = Vec::new();
+    let (mut rows, mut problem) = (Vec::new(), None);
     for service in &config.services {
         let Some(schedule) = service.schedule else { continue };
-        let next = schedule::slot_after(schedule, &jiff::tz::TimeZone::system(), jiff::Timestamp::now());
-        let next = next.map(jiff::Timestamp::as_millisecond);
-        let last = runs(config, &[&service.name], None, 1)?.pop();
+        let kept = marker::read(&config.gateway.state, &service.name);
+        let next = services::next_ms(service, &kept);
+        let last = match runs(config, &[&service.name], None, 1) {
+            Ok(mut runs) => runs.pop(),
+            Err(error) => {
+                problem = problem.or(Some(error));
+                None
+            }
+        };
         let names: Vec<&str> = steps_of(service).unwrap_or_default().iter().map(|step| step.name.as_str()).collect();
         if as_json {
             let last = last.as_ref().map(|event| json!({ "timestamp": event.timestamp_ms, "outcome": outcome(event) }));
@@ -208,7 +214,7 @@ fn list(config: &Config, as_json: bool) -> anyhow::Result<ExitCode> {
                 "schedule": described(schedule),
                 "next": next,
                 "last": last,
-                "settled": marker::read(&config.gateway.state, &service.name).settled_ms,
+                "settled": kept.settled_ms,
                 "steps": names,
                 "problem": service.problem,
             });
@@ -223,7 +229,7 @@ fn list(config: &Config, as_json: bool) -> anyhow::Result<ExitCode> {
             match &last {
                 Some(event) => Cell::of(&format!("{} {} ago", outcome(event), between(event.timestamp_ms, now_ms())))
                     .painted(colour_of(outcome(event))),
-                None => Cell::of("-"),
+                None => Cell::of(if problem.is_some() { "?" } else { "-" }),
             },
             Cell::of(&steps),
         ]);
@@ -231,7 +237,11 @@ fn list(config: &Config, as_json: bool) -> anyhow::Result<ExitCode> {
     if !as_json {
         table(&mut out, &["TASK", "SCHEDULE", "NEXT", "LAST", "STEPS"], &rows, &style)?;
     }
-    Ok(ExitCode::SUCCESS)
+    match problem {
+        // After what is known all the same.
+        Some(problem) => Err(problem.into()),
+        None => Ok(ExitCode::SUCCESS),
+    }
 }
 
 fn history(
@@ -322,8 +332,12 @@ fn colour_of(outcome: &str) -> Colour {
 }
 
 /// The newest, in their order. No database yet is no run yet.
-fn runs(config: &Config, names: &[&str], since_ms: Option<i64>, limit: u32) -> anyhow::Result<Vec<EventRecord>> {
-    let Ok(reader) = Reader::open(&config.gateway.database) else { return Ok(Vec::new()) };
+fn runs(config: &Config, names: &[&str], since_ms: Option<i64>, limit: u32) -> Result<Vec<EventRecord>, ReadError> {
+    let reader = match Reader::open(&config.gateway.database) {
+        Ok(reader) => reader,
+        Err(ReadError::NoDatabase(_)) => return Ok(Vec::new()),
+        Err(error) => return Err(error),
+    };
     let mut runs = Vec::new();
     for name in names {
         for (event_type, _) in OUTCOMES {

@@ -9,6 +9,7 @@ use crate::{
     config::{self, Config, ServiceKind},
     gateway::reload,
     say::say,
+    service::marker,
     text,
     unit::{
         self, Described, Place, Scope, Unit,
@@ -206,6 +207,13 @@ impl Wanted {
         let problems = services.chain(servers).chain(alerts);
         let problems = problems.filter_map(|(key, problem)| Some((key, problem.as_ref().filter(|p| is_variable(p))?)));
         problems.map(|(key, problem)| unreachable_variable(&key, problem)).collect()
+    }
+
+    /// Notes that the scheduled ones are there from now on. What a daemon's user has is not
+    /// this user's to write.
+    pub(super) fn note_first_seen(&self) {
+        let scheduled = self.units.iter().filter(|unit| unit.schedule.is_some() && unit.scope == Scope::Agent);
+        scheduled.for_each(|unit| marker::note_first_seen(&self.config.gateway.state, &unit.name));
     }
 
     fn has(&self, name: &str) -> bool {

@@ -83,7 +83,7 @@ impl Builder {
             broken: Arc::default(),
             began: Instant::now(),
         }));
-        gateway.event(EventType::ServiceStart, serde_json::json!({ "pid": std::process::id() }));
+        gateway.tell_of_itself(EventType::ServiceStart, serde_json::json!({ "pid": std::process::id() }));
         let _retired = gateway.apply(config);
         gateway.spawn(router.announce());
         gateway

@@ -26,7 +26,8 @@ impl Gateway {
         join_all(upstreams.iter().map(Upstream::stop)).await;
         self.0.farewell.cancel();
         let reason = self.0.broken.why();
-        self.event(EventType::ServiceStop, serde_json::json!({ "pid": std::process::id(), "reason": reason }));
+        let metadata = serde_json::json!({ "pid": std::process::id(), "reason": reason });
+        self.tell_of_itself(EventType::ServiceStop, metadata);
         self.0.tasks.close();
         let mut unfinished = Vec::new();
         if timeout(TASKS_END_TIMEOUT, self.0.tasks.wait()).await.is_err() {

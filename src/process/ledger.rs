@@ -9,17 +9,14 @@ use std::{
     io::Write as _,
     os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
-    time::Duration,
 };
 
-use rustix::process::{Pid, Signal, kill_process};
 use serde::{Deserialize, Serialize};
+
+use super::mark;
 
 /// The variable that marks every process of a tree.
 pub(super) const MARK_VARIABLE: &str = "SEAWALL_INSTANCE";
-/// So often is looked again: what was killed may just have forked.
-const SWEEPS_MAX: usize = 20;
-const SWEEP_PAUSE: Duration = Duration::from_millis(10);
 
 /// The folder of the notes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,11 +49,6 @@ impl Drop for Entry {
             let _ = std::fs::remove_file(path);
         }
     }
-}
-
-/// A mark that no other tree has.
-pub(super) fn mark() -> String {
-    format!("{:032x}", rand::random::<u128>())
 }
 
 /// Home and temporary files of a tree that cannot have a file system of its own.
@@ -120,20 +112,8 @@ impl Ledger {
 
 impl Note {
     fn end_all(&self) -> usize {
-        let mut ended = 0;
-        for _ in 0..SWEEPS_MAX {
-            let launcher = self.launcher.lives().then_some(self.launcher.pid);
-            let left: Vec<u32> = marked(&self.mark).into_iter().chain(launcher).collect();
-            if left.is_empty() {
-                break;
-            }
-            ended = ended.max(left.len());
-            for pid in left.into_iter().filter_map(|pid| Pid::from_raw(i32::try_from(pid).ok()?)) {
-                let _ = kill_process(pid, Signal::KILL);
-            }
-            std::thread::sleep(SWEEP_PAUSE);
-        }
-        ended
+        let launcher = || self.launcher.lives().then_some(self.launcher.pid);
+        mark::end_all(|| marked(&self.mark).into_iter().chain(launcher()).collect())
     }
 }
 
@@ -165,12 +145,7 @@ fn boot() -> String {
 /// All processes with this mark in their environment.
 fn marked(mark: &str) -> Vec<u32> {
     let wanted = format!("{MARK_VARIABLE}={mark}");
-    let is_marked = |pid: &u32| {
-        std::fs::read(format!("/proc/{pid}/environ"))
-            .is_ok_and(|environ| environ.split(|byte| *byte == 0).any(|variable| variable == wanted.as_bytes()))
-    };
-    let Ok(processes) = std::fs::read_dir("/proc") else { return Vec::new() };
-    processes.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).filter(is_marked).collect()
+    mark::carriers(|variable| variable == wanted.as_bytes())
 }
 
 #[cfg(test)]
@@ -193,19 +168,21 @@ mod tests {
     fn what_a_dead_gateway_left_is_found_by_its_mark() {
         let folder = tempfile::tempdir().expect("a folder");
         let ledger = Ledger::in_folder(folder.path());
+        // Nobody else's, of another run of this test.
+        let mark = mark::unique();
         let mut child =
-            std::process::Command::new("sleep").arg("60").env(MARK_VARIABLE, "a-mark").spawn().expect("sleep is there");
+            std::process::Command::new("sleep").arg("60").env(MARK_VARIABLE, &mark).spawn().expect("sleep is there");
         // The kernel shows a new program's environment a moment after it has begun.
         let until = std::time::Instant::now() + std::time::Duration::from_secs(10);
-        while marked("a-mark").is_empty() && std::time::Instant::now() < until {
+        while marked(&mark).is_empty() && std::time::Instant::now() < until {
             std::thread::yield_now();
         }
         let dead = Named { pid: u32::MAX - 1, start: 1 };
-        let note = Note { mark: "a-mark".to_owned(), launcher: dead.clone(), owner: dead, boot: boot() };
-        ledger.write(&ledger.0.join("a-mark"), &note).expect("written");
+        let note = Note { mark: mark.clone(), launcher: dead.clone(), owner: dead, boot: boot() };
+        ledger.write(&ledger.0.join(&mark), &note).expect("written");
         assert_eq!(ledger.sweep(), 1);
         use std::os::unix::process::ExitStatusExt as _;
         assert_eq!(child.wait().expect("ended").signal(), Some(9));
-        assert!(!ledger.0.join("a-mark").exists());
+        assert!(!ledger.0.join(&mark).exists());
     }
 }

@@ -14,18 +14,19 @@ use std::{
 
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 
-use super::{marker::Life, moment, run::Job};
+use super::run::Job;
+use crate::process::mark;
 
 const TAIL_BYTES: usize = 4096;
 /// What a process wrote is there when it ends; what its children hold open is not waited for.
 const LAST_WORDS: Duration = Duration::from_millis(200);
-/// What is left of a life that nobody saw end has so long to end politely.
-const LEFTOVER_GRACE: Duration = Duration::from_secs(5);
-const LOOK_EVERY: Duration = Duration::from_millis(20);
+/// The variable that marks a service and all that it starts: `WRAPPER-MARK`, the wrapper
+/// by its pid.
+const VARIABLE: &str = "SEAWALL_SERVICE";
 
-/// Starts the process of a job. On Linux through seawall itself, which asks the kernel
+/// Starts the process of a job, with a mark that no other life has. On Linux through seawall itself, which asks the kernel
 /// to end it with this process and then becomes the service.
-pub(super) fn start(job: &Job) -> io::Result<(std::process::Child, Tail)> {
+pub(super) fn start(job: &Job, mark: &str) -> io::Result<(std::process::Child, Tail)> {
     let mut command = if cfg!(target_os = "linux") {
         let mut command = Command::new(&job.seawall);
         command.args(["service-helper", "exec", "--parent", &std::process::id().to_string(), "--"]).args(&job.argv);
@@ -38,6 +39,7 @@ pub(super) fn start(job: &Job) -> io::Result<(std::process::Child, Tail)> {
     };
     let mut child = command
         .envs(job.env.iter().map(|(name, value)| (name, value)))
+        .env(VARIABLE, format!("{}-{mark}", std::process::id()))
         .current_dir(&job.cwd)
         .stdin(Stdio::null())
         .stderr(Stdio::piped())
@@ -99,23 +101,18 @@ pub(super) fn kill_group(pid: u32) {
     }
 }
 
-/// Ends what is left of an earlier life, and says whether anything was: whoever cut
-/// that life short may have left the service itself running.
-pub(super) fn end_leftover(life: &Life, boot: Option<&str>) -> bool {
-    // A pid alone is used again: by another process, or after another boot.
-    let is_there = || life.began.is_some() && moment::began(life.pid) == life.began;
-    if life.pid == 0 || life.boot_id.as_deref() != boot || !is_there() {
-        return false;
-    }
-    signal(life.pid, Signal::TERM);
-    let until = Instant::now() + LEFTOVER_GRACE;
-    while is_there() && Instant::now() < until {
-        thread::sleep(LOOK_EVERY);
-    }
-    if is_there() {
-        kill_group(life.pid);
-    }
-    true
+/// All that carries the mark of a life.
+pub(super) fn marked(mark: &str) -> Vec<u32> {
+    let (beginning, end) = (format!("{VARIABLE}="), format!("-{mark}"));
+    mark::carriers(|variable| variable.starts_with(beginning.as_bytes()) && variable.ends_with(end.as_bytes()))
+}
+
+/// Whether this process is a service whose start and end its parent, a `seawall run`,
+/// writes down.
+pub fn is_recorded() -> bool {
+    let parent = rustix::process::getppid().map(|pid| pid.as_raw_nonzero().to_string());
+    let told = std::env::var(VARIABLE).ok();
+    parent.is_some() && told.as_deref().and_then(|told| told.split_once('-')).map(|(pid, _)| pid) == parent.as_deref()
 }
 
 /// Whether the working directory and the program are such that a start can succeed;

@@ -1,5 +1,6 @@
 //! As much of HTTP/1.1 as asking a service on this machine for its health takes: one
-//! request, one connection, one deadline, an answer of bounded size.
+//! request, one connection, one deadline, an answer of bounded size; given up early by one
+//! who does not want it any more.
 
 use std::{
     io::{self, Read, Write},
@@ -8,6 +9,8 @@ use std::{
 };
 
 const ANSWER_MAX_BYTES: u64 = 4 << 20;
+/// So often it is asked whether the answer is still wanted.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 pub(super) struct Answer {
     pub(super) status: u16,
@@ -28,6 +31,7 @@ pub(super) fn ask(
     headers: &[(&str, &str)],
     body: Option<&str>,
     timeout: Duration,
+    is_unwanted: &dyn Fn() -> bool,
 ) -> Result<Answer, String> {
     let url = reqwest::Url::parse(url).map_err(|error| error.to_string())?;
     let host = url.host_str().ok_or("no host")?;
@@ -45,7 +49,7 @@ pub(super) fn ask(
     }
     let body = body.unwrap_or_default();
     request.push_str(&format!("Content-Length: {}\r\n\r\n{body}", body.len()));
-    let mut stream = Until { stream, until };
+    let mut stream = Until { stream, until, is_unwanted };
     stream.write_all(request.as_bytes()).map_err(|error| in_words(&error))?;
     let mut bytes = Vec::new();
     match (&mut stream).take(ANSWER_MAX_BYTES).read_to_end(&mut bytes) {
@@ -76,26 +80,32 @@ fn in_words(error: &io::Error) -> String {
 }
 
 /// A socket whose every wait ends at the same moment.
-struct Until {
+struct Until<'a> {
     stream: TcpStream,
     until: Instant,
+    is_unwanted: &'a dyn Fn() -> bool,
 }
 
-impl Until {
+impl Until<'_> {
     fn left(&self) -> io::Result<Duration> {
         let left = self.until.saturating_duration_since(Instant::now());
-        if left.is_zero() { Err(io::ErrorKind::TimedOut.into()) } else { Ok(left) }
+        if left.is_zero() || (self.is_unwanted)() { Err(io::ErrorKind::TimedOut.into()) } else { Ok(left) }
     }
 }
 
-impl Read for Until {
+impl Read for Until<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.stream.set_read_timeout(Some(self.left()?))?;
-        self.stream.read(buffer)
+        loop {
+            self.stream.set_read_timeout(Some(self.left()?.min(LOOK_EVERY)))?;
+            match self.stream.read(buffer) {
+                Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {}
+                known => return known,
+            }
+        }
     }
 }
 
-impl Write for Until {
+impl Write for Until<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.stream.set_write_timeout(Some(self.left()?))?;
         self.stream.write(bytes)
@@ -144,6 +154,16 @@ fn joined(chunks: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_answer_that_nobody_wants_any_more_is_not_waited_for() {
+        let deaf = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        let url = format!("http://{}/", deaf.local_addr().expect("an address"));
+        let asked = std::cell::Cell::new(0);
+        let is_unwanted = || asked.replace(asked.get() + 1) > 3;
+        // Else it would be waited for for an hour.
+        assert!(ask(&url, &[], None, Duration::from_secs(3600), &is_unwanted).is_err());
+    }
 
     #[test]
     fn an_answer_is_read_whole_or_in_chunks() {

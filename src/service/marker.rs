@@ -4,13 +4,16 @@
 
 use std::{
     collections::BTreeMap,
-    fs::{self, File},
+    fs::{self, File, TryLockError},
     io::{self, Write as _},
     os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
+    sync::atomic::{AtomicBool, Ordering},
 };
 
 use serde::{Deserialize, Serialize};
+
+use super::moment::Moment;
 
 /// One life, from the start of the process to its end.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -63,6 +66,8 @@ pub const PROVEN_MS: u64 = 60_000;
 #[serde(default)]
 pub struct Marker {
     pub life: Option<Life>,
+    /// What the last life carries in the environment of all its processes.
+    pub mark: Option<String>,
     /// Of a scheduled service: up to then all slots are settled, run or left out.
     pub settled_ms: Option<i64>,
     /// The slot at which it was last said that runs were missed.
@@ -77,15 +82,19 @@ pub struct Marker {
 #[derive(Debug)]
 pub struct Held {
     path: PathBuf,
-    _lock: File,
+    /// Nothing can be kept there, and why.
+    problem: Option<String>,
+    /// Such a problem is said once.
+    is_said: AtomicBool,
+    _lock: Option<File>,
 }
 
+/// Another process has it.
 #[derive(Debug, thiserror::Error)]
-pub enum HoldError {
-    #[error("{name} is running already: process {pid}")]
-    Running { name: String, pid: u32 },
-    #[error("the state of {name} cannot be kept in {}: {source}", folder.display())]
-    Io { name: String, folder: PathBuf, source: io::Error },
+#[error("{name} is running already: process {pid}")]
+pub struct RunningAlready {
+    pub name: String,
+    pub pid: u32,
 }
 
 fn path_of(state: &Path, name: &str) -> PathBuf {
@@ -119,25 +128,39 @@ pub fn read(state: &Path, name: &str) -> Marker {
     serde_json::from_slice(&text).unwrap_or_default()
 }
 
+/// Notes that a scheduled service is there from now on, where that is not known: its first
+/// slot may pass before it is started.
+pub fn note_first_seen(state: &Path, name: &str) {
+    let Ok(held) = Held::take(state, name) else { return };
+    let mut marker = held.read();
+    if held.problem().is_none() && marker.known_since_ms.is_none() {
+        marker.known_since_ms = Some(Moment::now().wall_ms);
+        held.write(&marker);
+    }
+}
+
 impl Held {
-    /// Takes the file of a service for as long as this process lives.
-    pub fn take(state: &Path, name: &str) -> Result<Self, HoldError> {
+    /// Takes the file of a service for as long as this process lives. A folder in which
+    /// nothing can be kept is no reason for a service not to run.
+    pub fn take(state: &Path, name: &str) -> Result<Self, RunningAlready> {
         let path = path_of(state, name);
-        let folder = state.join("services");
-        let io = |source| HoldError::Io { name: name.to_owned(), folder: folder.clone(), source };
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder).map_err(io)?;
-        let lock = fs::OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .open(path.with_extension("lock"))
-            .map_err(io)?;
-        if lock.try_lock().is_err() {
-            let pid = read(state, name).life.map_or(0, |life| life.wrapper_pid);
-            return Err(HoldError::Running { name: name.to_owned(), pid });
-        }
-        Ok(Held { path, _lock: lock })
+        let (lock, problem) = match lock(&path) {
+            Ok(lock) => (Some(lock), None),
+            Err(TryLockError::WouldBlock) => {
+                let pid = read(state, name).life.map_or(0, |life| life.wrapper_pid);
+                return Err(RunningAlready { name: name.to_owned(), pid });
+            }
+            Err(TryLockError::Error(error)) => {
+                let folder = path.parent().unwrap_or(state).display();
+                (None, Some(format!("the state of {name} cannot be kept in {folder}: {error}")))
+            }
+        };
+        Ok(Held { path, problem, is_said: AtomicBool::new(false), _lock: lock })
+    }
+
+    /// Why nothing is kept.
+    pub fn problem(&self) -> Option<&str> {
+        self.problem.as_deref()
     }
 
     pub fn read(&self) -> Marker {
@@ -154,11 +177,25 @@ impl Held {
             file.sync_all()?;
             fs::rename(&half, &self.path)
         });
-        if let Err(error) = written {
+        match written {
+            Ok(()) => self.is_said.store(false, Ordering::Relaxed),
             // The service matters more than what is known of it.
-            say!("{} cannot be written: {error}", self.path.display());
+            Err(error) if !self.is_said.swap(true, Ordering::Relaxed) => {
+                say!("{} cannot be written: {error}", self.path.display());
+            }
+            Err(_) => {}
         }
     }
+}
+
+fn lock(path: &Path) -> Result<File, TryLockError> {
+    let folder = path.parent().unwrap_or(Path::new("."));
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(TryLockError::Error)?;
+    let mut options = fs::OpenOptions::new();
+    let options = options.write(true).create(true).truncate(false).mode(0o600);
+    let lock = options.open(path.with_extension("lock")).map_err(TryLockError::Error)?;
+    lock.try_lock()?;
+    Ok(lock)
 }
 
 impl Marker {
@@ -205,7 +242,7 @@ mod tests {
         held.write(&Marker { life: Some(life), settled_ms: Some(7), ..Marker::default() });
         assert_eq!(held.read().settled_ms, Some(7));
         let second = Held::take(state.path(), "gateway").expect_err("the second");
-        assert!(matches!(second, HoldError::Running { pid: 42, .. }), "{second}");
+        assert_eq!(second.to_string(), "gateway is running already: process 42");
         fs::write(path_of(state.path(), "gateway"), "{\"life\":").expect("written");
         assert_eq!(held.read(), Marker::default());
     }

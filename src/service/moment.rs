@@ -45,6 +45,12 @@ impl Moment {
         };
         Duration::from_millis(ms)
     }
+
+    /// How long the machine slept since an `earlier` moment, of which it was `awake` so
+    /// long by a clock that stands still in sleep.
+    pub fn slept_since(&self, earlier: &Moment, awake: Duration) -> Duration {
+        self.since(earlier).saturating_sub(awake)
+    }
 }
 
 #[cfg(target_os = "linux")]
@@ -108,6 +114,25 @@ mod tests {
         assert_eq!(moment(0, 1_500, Some("a")).since(&early), Duration::from_secs(1), "set back");
         assert_eq!(moment(1_060_000, 10, Some("b")).since(&early), Duration::from_secs(60), "another boot");
         assert_eq!(moment(0, 10, None).since(&early), Duration::ZERO);
+    }
+
+    #[test]
+    fn sleep_is_what_one_clock_has_and_the_other_has_not() {
+        let moment = |wall_ms, uptime_ms| Moment { wall_ms, uptime_ms, boot: Some("a".to_owned()) };
+        let early = moment(0, 1000);
+        let seconds = Duration::from_secs;
+        for (wall_ms, uptime_ms, awake, slept) in [
+            (10_000, 11_000, 10, 0),
+            // A night with the lid closed.
+            (28_810_000, 28_811_000, 10, 28_800),
+            // The clock on the wall was set by an hour, forward and back.
+            (3_610_000, 11_000, 10, 0),
+            (-3_590_000, 11_000, 10, 0),
+            // Clocks are read one after the other.
+            (10_000, 10_999, 10, 0),
+        ] {
+            assert_eq!(moment(wall_ms, uptime_ms).slept_since(&early, seconds(awake)), seconds(slept));
+        }
     }
 
     #[test]

@@ -64,6 +64,13 @@ impl Shared<'_> {
         waited.map_or_else(|poisoned| poisoned.into_inner().0.ended, |(state, _)| state.ended)
     }
 
+    /// Of the service and all that it started, its daemons too.
+    fn memory_bytes(&self) -> Option<u64> {
+        let tree = memory::of_tree(self.pid)?;
+        let daemons = self.recorder.errands().daemons(self.pid).into_iter();
+        Some(tree + daemons.filter_map(memory::of_process).sum::<u64>())
+    }
+
     pub(super) fn update(&self, change: impl FnOnce(&mut Marker)) {
         let mut marker = self.marker.lock().unwrap_or_else(PoisonError::into_inner);
         change(&mut marker);
@@ -73,7 +80,8 @@ impl Shared<'_> {
 
 /// Watches until the process has ended.
 pub(super) fn watch(shared: &Shared<'_>) {
-    let mut health = Health::of(shared.job);
+    let has_ended = || shared.state().ended;
+    let mut health = Health::of(shared, &has_ended);
     let mut memory = Memory::of(shared.job);
     let mut judge_at = Instant::now();
     let judge_every = JUDGE_EVERY.min(shared.job.sample_every * JUDGE_SAMPLES);
@@ -121,22 +129,24 @@ fn oversee(shared: &Shared<'_>, grace: &mut Grace) {
 }
 
 /// How it answers.
-struct Health {
+struct Health<'a> {
     every: Duration,
     next: Instant,
-    prober: Prober,
+    prober: Prober<'a>,
     watch: Watch,
     /// By both clocks, at the last look: their difference is sleep.
     last: (Instant, Moment),
 }
 
-impl Health {
-    fn of(job: &Job) -> Option<Self> {
+impl<'a> Health<'a> {
+    fn of(shared: &'a Shared<'_>, has_ended: &'a (dyn Fn() -> bool + Sync)) -> Option<Self> {
+        let job = shared.job;
         let health = job.health.clone()?;
+        let errands = shared.recorder.errands();
         Some(Health {
             every: health.every,
             next: Instant::now() + health.every,
-            prober: Prober::new(health.clone(), job.bearer.clone(), job.env.clone()),
+            prober: Prober::new(health.clone(), job.bearer.clone(), job.env.clone(), errands, has_ended),
             watch: Watch::new(health),
             last: (Instant::now(), Moment::now()),
         })
@@ -146,8 +156,7 @@ impl Health {
     fn look(&mut self, shared: &Shared<'_>) -> bool {
         let answer = self.prober.ask();
         let now = (Instant::now(), Moment::now());
-        // The one clock stands still in sleep, the other runs on.
-        let slept = now.1.since(&self.last.1).saturating_sub(now.0.duration_since(self.last.0));
+        let slept = now.1.slept_since(&self.last.1, now.0.duration_since(self.last.0));
         self.last = now;
         self.next = Instant::now() + self.every;
         let State { stopping, ended, .. } = *shared.state();
@@ -191,7 +200,7 @@ fn end_hung(shared: &Shared<'_>, why: &str) {
             "misses": shared.job.health.as_ref().map(|health| health.misses),
             "pid": shared.pid,
             "age_ms": u64::try_from(shared.started.elapsed().as_millis()).unwrap_or(u64::MAX),
-            "memory_bytes": memory::of_tree(shared.pid),
+            "memory_bytes": shared.memory_bytes(),
         }),
     );
     child::signal(shared.pid, Signal::ABORT);
@@ -225,7 +234,7 @@ impl Memory {
 
     fn look(&mut self, shared: &Shared<'_>) {
         self.next = Instant::now() + self.every;
-        let Some(bytes) = memory::of_tree(shared.pid) else { return };
+        let Some(bytes) = shared.memory_bytes() else { return };
         let is_leak = self.growth.as_mut().is_some_and(|growth| growth.sample(shared.started.elapsed(), bytes));
         let per_hour = self.growth.as_ref().and_then(Growth::bytes_per_hour);
         shared.update(|marker| {

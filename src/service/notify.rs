@@ -1,15 +1,21 @@
-//! Telling people: a command, a webhook, a notification on the desktop. Each is a
-//! process of its own with an end in sight, so that nothing that hangs or breaks in it
-//! reaches the one who watches.
+//! Telling people: a command, a webhook, a notification on the desktop. Each is an errand
+//! with an end in sight, waited for by a thread of its own: nothing that hangs or breaks in
+//! it reaches the one who watches, or the end of the service.
 
 use std::{
-    io::Write as _,
-    process::{Child, Command, Stdio},
+    path::PathBuf,
+    process::{Command, Stdio},
+    sync::{
+        Arc, Condvar, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     thread,
     time::{Duration, Instant},
 };
 
 use serde_json::Value;
+
+use super::errand::{Errand, Errands};
 
 /// Whom to tell.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,60 +36,136 @@ pub struct Message {
     pub json: Value,
 }
 
-/// The supervisor waits for the one who tells, so it does not take long.
+/// Whoever does not take it by then is given up.
 const WITHIN: Duration = Duration::from_secs(10);
-const LOOK_EVERY: Duration = Duration::from_millis(20);
+/// The supervisor waits for the end of the one who tells: all that is still being told then
+/// has so long, together.
+const AT_THE_END: Duration = Duration::from_secs(3);
+/// And so long to be ended, which is a matter of milliseconds.
+const ENDED_WITHIN: Duration = Duration::from_millis(500);
+/// More at once are not told: alerts are rare, and those are many.
+const AT_ONCE_MAX: usize = 32;
 
-/// Tells all of them side by side; `seawall` is the program that posts to webhooks.
-pub fn tell(sinks: &[Sink], message: &Message, seawall: &std::path::Path) {
-    let until = Instant::now() + WITHIN;
-    let mut running: Vec<(&'static str, Child)> = Vec::new();
-    for sink in sinks {
-        let (what, started) = match sink {
-            Sink::Command(argv) => ("command", command(argv, message)),
-            Sink::Webhook(url) => ("webhook", webhook(url, message, seawall)),
-            Sink::Desktop => ("desktop", desktop(message)),
-        };
-        match started {
-            Ok(child) => running.push((what, child)),
-            Err(error) => say!("the alert could not be told by {what}: {error}"),
-        }
+/// One who tells the same sinks again and again.
+#[derive(Debug)]
+pub(super) struct Teller {
+    sinks: Vec<Sink>,
+    /// The program that posts to webhooks.
+    seawall: PathBuf,
+    errands: Errands,
+    under_way: Arc<UnderWay>,
+}
+
+#[derive(Debug, Default)]
+struct UnderWay {
+    count: Mutex<usize>,
+    changed: Condvar,
+    /// Nobody waits any longer.
+    is_over: AtomicBool,
+}
+
+impl Teller {
+    pub(super) fn new(sinks: Vec<Sink>, seawall: PathBuf, errands: Errands) -> Self {
+        Teller { sinks, seawall, errands, under_way: Arc::default() }
     }
-    for (what, mut child) in running {
-        match end_of(&mut child, until) {
-            Some(status) if status.success() => {}
-            Some(status) => say!("the alert could not be told by {what}: {status}"),
-            None => {
-                let _ = child.kill();
-                let _ = child.wait();
-                say!("the alert could not be told by {what} within {} s", WITHIN.as_secs());
+
+    /// Tells all of them side by side, and waits for none.
+    pub(super) fn tell(&self, message: &Message) {
+        for sink in &self.sinks {
+            let what = match sink {
+                Sink::Command(_) => "command",
+                Sink::Webhook(_) => "webhook",
+                Sink::Desktop => "desktop",
+            };
+            let started = match self.under_way.enter() {
+                true => self.start(sink, message).map(|errand| self.attend(errand, what)),
+                false => {
+                    say!("the alert is not told by {what}: {AT_ONCE_MAX} others are being told");
+                    continue;
+                }
+            };
+            if let Err(error) = started {
+                self.under_way.leave();
+                say!("the alert could not be told by {what}: {error}");
             }
         }
     }
-}
 
-fn end_of(child: &mut Child, until: Instant) -> Option<std::process::ExitStatus> {
-    loop {
-        match child.try_wait() {
-            Ok(Some(status)) => return Some(status),
-            Ok(None) if Instant::now() < until => thread::sleep(LOOK_EVERY),
-            Ok(None) | Err(_) => return None,
+    /// Gives all that is under way its last few seconds.
+    pub(super) fn farewell(&self) {
+        if !self.under_way.is_none_within(AT_THE_END) {
+            self.under_way.is_over.store(true, Ordering::Relaxed);
+            self.under_way.is_none_within(ENDED_WITHIN);
         }
+    }
+
+    fn attend(&self, errand: Errand, what: &'static str) {
+        let under_way = self.under_way.clone();
+        let waiting = move || {
+            let until = Instant::now() + WITHIN;
+            match errand.end_by(until, || under_way.is_over.load(Ordering::Relaxed)) {
+                Some(status) if status.success() => {}
+                Some(status) => say!("the alert could not be told by {what}: {status}"),
+                None if Instant::now() >= until => {
+                    say!("the alert could not be told by {what} within {} s", WITHIN.as_secs());
+                }
+                None => say!(
+                    "the alert could not be told by {what}: it had not ended {} s after the service",
+                    AT_THE_END.as_secs()
+                ),
+            }
+            under_way.leave();
+        };
+        if let Err(error) = thread::Builder::new().name("alert".to_owned()).spawn(waiting) {
+            // The errand ended with the closure that held it.
+            self.under_way.leave();
+            say!("the alert could not be told by {what}: {error}");
+        }
+    }
+
+    fn start(&self, sink: &Sink, message: &Message) -> std::io::Result<Errand> {
+        match sink {
+            Sink::Command(argv) => {
+                let (program, arguments) = argv.split_first().ok_or(std::io::ErrorKind::InvalidInput)?;
+                self.send(Command::new(program).args(arguments), &format!("{}\n", message.json))
+            }
+            // The URL goes by stdin too: arguments can be read by everyone on the machine.
+            Sink::Webhook(url) => {
+                let mut command = Command::new(&self.seawall);
+                self.send(command.args(["service-helper", "post"]), &format!("{url}\n{}\n", message.json))
+            }
+            Sink::Desktop => self.send(&mut desktop(message), ""),
+        }
+    }
+
+    fn send(&self, command: &mut Command, input: &str) -> std::io::Result<Errand> {
+        self.errands.start(command.stderr(Stdio::inherit()), input)
     }
 }
 
-fn command(argv: &[String], message: &Message) -> std::io::Result<Child> {
-    let (program, arguments) = argv.split_first().ok_or(std::io::ErrorKind::InvalidInput)?;
-    started(Command::new(program).args(arguments), &format!("{}\n", message.json))
-}
+impl UnderWay {
+    /// False where there is no room.
+    fn enter(&self) -> bool {
+        let mut count = self.count.lock().unwrap_or_else(PoisonError::into_inner);
+        let has_room = *count < AT_ONCE_MAX;
+        *count += usize::from(has_room);
+        has_room
+    }
 
-/// The URL goes by stdin too: arguments can be read by everyone on the machine.
-fn webhook(url: &str, message: &Message, seawall: &std::path::Path) -> std::io::Result<Child> {
-    started(Command::new(seawall).args(["service-helper", "post"]), &format!("{url}\n{}\n", message.json))
+    fn leave(&self) {
+        *self.count.lock().unwrap_or_else(PoisonError::into_inner) -= 1;
+        self.changed.notify_all();
+    }
+
+    fn is_none_within(&self, time: Duration) -> bool {
+        let count = self.count.lock().unwrap_or_else(PoisonError::into_inner);
+        let waited = self.changed.wait_timeout_while(count, time, |count| *count > 0);
+        waited.map_or_else(|poisoned| *poisoned.into_inner().0 == 0, |(count, _)| *count == 0)
+    }
 }
 
 #[cfg(target_os = "macos")]
-fn desktop(message: &Message) -> std::io::Result<Child> {
+fn desktop(message: &Message) -> Command {
     // As arguments of the script: nothing in them is ever read as script.
     const SCRIPT: [&str; 6] = [
         "-e",
@@ -93,19 +175,14 @@ fn desktop(message: &Message) -> std::io::Result<Child> {
         "-e",
         "end run",
     ];
-    started(Command::new("/usr/bin/osascript").args(SCRIPT).arg("--").args([&message.title, &message.text]), "")
+    let mut command = Command::new("/usr/bin/osascript");
+    command.args(SCRIPT).arg("--").args([&message.title, &message.text]);
+    command
 }
 
 #[cfg(not(target_os = "macos"))]
-fn desktop(message: &Message) -> std::io::Result<Child> {
-    started(Command::new("notify-send").args(["--app-name=seawall", "--", &message.title, &message.text]), "")
-}
-
-fn started(command: &mut Command, input: &str) -> std::io::Result<Child> {
-    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::inherit()).spawn()?;
-    if let Some(mut stdin) = child.stdin.take() {
-        // Shorter than a pipe is deep. One who does not read it does not want it.
-        let _ = stdin.write_all(input.as_bytes());
-    }
-    Ok(child)
+fn desktop(message: &Message) -> Command {
+    let mut command = Command::new("notify-send");
+    command.args(["--app-name=seawall", "--", &message.title, &message.text]);
+    command
 }

@@ -1,35 +1,44 @@
-//! Asking a service whether it still works. Blocking, each within its time.
+//! Asking a service whether it still works. Blocking, each within its time, and only as
+//! long as anybody wants to know.
 
 use std::{
     process::{Command, Stdio},
-    thread,
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use serde_json::{Value, json};
 
 use super::{
+    errand::Errands,
     health::{Health, Probe},
     http,
 };
 
-const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// Old enough for every server, and a version with sessions and pings.
 const PROTOCOL: &str = "2025-06-18";
 
 /// One who asks again and again.
-pub(super) struct Prober {
+pub(super) struct Prober<'a> {
     health: Health,
     /// Sent along to seawall's own listener, where that wants a token.
     bearer: Option<String>,
     /// The session of MCP that the last probe left open.
     session: Option<String>,
     env: Vec<(String, String)>,
+    errands: &'a Errands,
+    /// The service has ended, and with it the question.
+    is_unwanted: &'a (dyn Fn() -> bool + Sync),
 }
 
-impl Prober {
-    pub(super) fn new(health: Health, bearer: Option<String>, env: Vec<(String, String)>) -> Self {
-        Prober { health, bearer, session: None, env }
+impl<'a> Prober<'a> {
+    pub(super) fn new(
+        health: Health,
+        bearer: Option<String>,
+        env: Vec<(String, String)>,
+        errands: &'a Errands,
+        is_unwanted: &'a (dyn Fn() -> bool + Sync),
+    ) -> Self {
+        Prober { health, bearer, session: None, env, errands, is_unwanted }
     }
 
     /// Why it does not work, where it does not.
@@ -42,37 +51,25 @@ impl Prober {
     }
 
     fn ask_url(&self, url: &str) -> Result<(), String> {
-        let answer = http::ask(url, &self.headers(&[]), None, self.health.timeout)?;
+        let answer = http::ask(url, &self.headers(&[]), None, self.health.timeout, self.is_unwanted)?;
         if (200..300).contains(&answer.status) { Ok(()) } else { Err(format!("it answers {}", answer.status)) }
     }
 
-    fn headers<'a>(&'a self, more: &[(&'a str, &'a str)]) -> Vec<(&'a str, &'a str)> {
+    fn headers<'h>(&'h self, more: &[(&'h str, &'h str)]) -> Vec<(&'h str, &'h str)> {
         let bearer = self.bearer.as_deref().map(|bearer| ("Authorization", bearer));
         bearer.into_iter().chain(more.iter().copied()).collect()
     }
 
     fn ask_command(&self, argv: &[String]) -> Result<(), String> {
         let (program, arguments) = argv.split_first().ok_or("no command")?;
-        let mut child = Command::new(program)
-            .args(arguments)
-            .envs(self.env.iter().map(|(name, value)| (name, value)))
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .map_err(|error| format!("the probe {program} cannot be run: {error}"))?;
-        let until = Instant::now() + self.health.timeout;
-        loop {
-            match child.try_wait() {
-                Ok(Some(status)) if status.success() => return Ok(()),
-                Ok(Some(status)) => return Err(format!("the probe ended with {status}")),
-                Ok(None) if Instant::now() < until => thread::sleep(LOOK_EVERY),
-                Ok(None) | Err(_) => {
-                    let _ = child.kill();
-                    let _ = child.wait();
-                    return Err("the probe did not end in time".to_owned());
-                }
-            }
+        let mut command = Command::new(program);
+        command.args(arguments).envs(self.env.iter().map(|(name, value)| (name, value))).stderr(Stdio::null());
+        let probe = self.errands.start(&mut command, "");
+        let probe = probe.map_err(|error| format!("the probe {program} cannot be run: {error}"))?;
+        match probe.end_by(Instant::now() + self.health.timeout, self.is_unwanted) {
+            Some(status) if status.success() => Ok(()),
+            Some(status) => Err(format!("the probe ended with {status}")),
+            None => Err("the probe did not end in time".to_owned()),
         }
     }
 
@@ -127,7 +124,8 @@ impl Prober {
         if let Some(session) = self.session.as_deref().filter(|session| !session.is_empty()) {
             headers.push(("Mcp-Session-Id", session));
         }
-        let answer = http::ask(url, &self.headers(&headers), Some(&message.to_string()), self.health.timeout)?;
+        let answer =
+            http::ask(url, &self.headers(&headers), Some(&message.to_string()), self.health.timeout, self.is_unwanted)?;
         if !(200..300).contains(&answer.status) {
             return Err(format!("it answers {}", answer.status));
         }

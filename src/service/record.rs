@@ -1,15 +1,18 @@
 //! Writing down what happened to a service, and telling people what is worth it.
 
+use std::path::Path;
+
 use serde_json::{Map, Value, json};
 
 use super::{
     alarm::{self, ALERT_WITHIN, News, STORM_WITHIN},
+    errand::Errands,
     moment::Moment,
-    notify::{self, Message},
+    notify::{Message, Teller},
     run::Job,
 };
 use crate::{
-    store::{Event, EventRecord, EventType, Ledger, ReadError, Written},
+    store::{Event, EventRecord, EventType, Ledger, ReadError, Settings, Written},
     text,
 };
 
@@ -19,12 +22,28 @@ const HISTORY_MS: i64 = 35 * 24 * 3600 * 1000;
 pub(super) struct Recorder<'a> {
     job: &'a Job,
     ledger: Ledger,
+    errands: Errands,
+    teller: Teller,
 }
 
 impl<'a> Recorder<'a> {
-    pub(super) fn new(job: &'a Job) -> Self {
-        let aside = job.state.join("services").join("crash.jsonl");
-        Recorder { job, ledger: Ledger::new(job.database.clone(), aside) }
+    pub(super) fn new(job: &'a Job, errands: &Errands) -> Self {
+        let ledger = ledger(job.database.clone(), &job.state);
+        let teller = Teller::new(job.sinks.clone(), job.seawall.clone(), errands.clone());
+        Recorder { job, ledger, errands: errands.clone(), teller }
+    }
+
+    pub(super) fn name(&self) -> &'a str {
+        &self.job.name
+    }
+
+    pub(super) fn errands(&self) -> &Errands {
+        &self.errands
+    }
+
+    /// Lets whoever is still being told hear it out, for a few seconds in all.
+    pub(super) fn farewell(&self) {
+        self.teller.farewell();
     }
 
     /// Moves what an earlier life could not write into the database.
@@ -44,9 +63,11 @@ impl<'a> Recorder<'a> {
         };
         metadata.insert("clock".to_owned(), Moment::now().as_json());
         let service_name = name.to_owned();
-        let event = Event { category: "service", event_type, service_name, metadata: Value::Object(metadata) };
+        let metadata = Value::Object(metadata);
+        let event = Event { category: "service", event_type, service_name, metadata: metadata.clone() };
         if self.ledger.record(event) == Written::Lost {
-            say!("{event_type} of {name} could not be recorded");
+            // The log is all that is left.
+            say!("{event_type} of {name} could not be recorded: {metadata}");
         }
     }
 
@@ -129,6 +150,11 @@ impl<'a> Recorder<'a> {
             "details": metadata,
         });
         self.event_of(name, event_type, metadata);
-        notify::tell(&self.job.sinks, &Message { title, text, json }, &self.job.seawall);
+        self.teller.tell(&Message { title, text, json });
     }
+}
+
+/// What is on record of services, for whoever asks from outside.
+pub fn ledger(database: Settings, state: &Path) -> Ledger {
+    Ledger::new(database, state.join("services").join("crash.jsonl"))
 }

@@ -3,7 +3,7 @@
 use std::{path::PathBuf, process::Child, time::Duration};
 
 use jiff::{Timestamp, tz::TimeZone};
-use serde_json::json;
+use serde_json::{Value, json};
 use signal_hook::{
     consts::{SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2},
     iterator::Signals,
@@ -11,15 +11,20 @@ use signal_hook::{
 
 use super::{
     child,
+    errand::Errands,
     health::Health,
-    marker::{self, Held, HoldError, How, Life, Marker},
+    leftover::{self, Leftovers},
+    marker::{self, Held, How, Life, Marker, RunningAlready},
     moment::{self, Moment},
     notify::Sink,
     overdue::{self, Grace, Overseen},
     record::Recorder,
     schedule::{self, Due, Missed, Schedule},
 };
-use crate::store::{EventType, Settings};
+use crate::{
+    process::{mark, orphans},
+    store::{EventType, Settings},
+};
 
 mod life;
 
@@ -75,7 +80,7 @@ const STOPPING: [i32; 3] = [SIGTERM, SIGINT, SIGQUIT];
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
     #[error(transparent)]
-    Held(#[from] HoldError),
+    Held(#[from] RunningAlready),
     #[error("signals cannot be waited for: {0}")]
     Signals(#[source] std::io::Error),
 }
@@ -83,45 +88,67 @@ pub enum RunError {
 /// Runs a service to its end.
 pub fn run(job: &Job) -> Result<Outcome, RunError> {
     let held = Held::take(&job.state, &job.name)?;
+    if let Some(problem) = held.problem() {
+        say!("{problem}; {} runs all the same, and a second one would not be noticed", job.name);
+    }
     // Before the start: a signal in between must not be lost.
     let signals = Signals::new(FORWARDED.iter().chain([&SIGCHLD])).map_err(RunError::Signals)?;
-    let recorder = Recorder::new(job);
+    orphans::adopt();
+    let mark = mark::unique();
+    let errands = Errands::of(&mark);
+    let recorder = Recorder::new(job, &errands);
     recorder.import();
     let mut marker = held.read();
-    account_for_predecessor(&recorder, &held, &mut marker);
+    let leftovers = account_for_predecessor(&recorder, &held, &mut marker);
+    // Before anything carries it.
+    marker.mark = Some(mark);
     if job.schedule.is_some() {
         marker.known_since_ms = marker.known_since_ms.or(Some(Moment::now().wall_ms));
     }
-    if let Some(schedule) = job.schedule
-        && !job.now
-        && !is_due(job, schedule, &recorder, &mut marker)
-    {
-        held.write(&marker);
-        return Ok(Outcome::Code(0));
-    }
+    let is_due = job.now || job.schedule.is_none_or(|schedule| is_due(job, schedule, &recorder, &mut marker));
+    held.write(&marker);
+    let outcome = match is_due {
+        true => start(job, &recorder, &held, marker, signals, &leftovers),
+        false => Outcome::Code(0),
+    };
+    recorder.farewell();
+    Ok(outcome)
+}
+
+fn start(
+    job: &Job,
+    recorder: &Recorder<'_>,
+    held: &Held,
+    mut marker: Marker,
+    signals: Signals,
+    leftovers: &Leftovers,
+) -> Outcome {
     let attempt = marker.next_attempt();
     let began = Moment::now();
+    let mark = marker.mark.clone().unwrap_or_default();
     let started = match job.problem.clone().or_else(|| child::cannot_start(job)) {
-        None => child::start(job).map_err(|error| error.to_string()),
+        None => child::start(job, &mark).map_err(|error| error.to_string()),
         Some(problem) => Err(problem),
     };
-    match started {
+    let outcome = match started {
         Ok((child, tail)) => {
             let before = marker.life.take();
             marker.life = Some(life_of(&child, &began, attempt));
             held.write(&marker);
-            record_start(&recorder, before.as_ref(), child.id(), attempt, &began);
-            let running = Running { job, recorder: &recorder, held: &held, attempt, began };
-            let outcome = running.live(child, &tail, marker, signals);
-            oversee_itself(job, &recorder);
-            Ok(outcome)
+            let mut remarks = json!({ "pid": child.id(), "restart_attempt": attempt });
+            if !leftovers.is_none() {
+                remarks["ended_leftovers"] = leftovers.as_json();
+            }
+            if let Some(problem) = held.problem() {
+                remarks["state_problem"] = problem.into();
+            }
+            record_start(recorder, before.as_ref(), remarks, &began);
+            Running { job, recorder, held, mark: &mark, attempt, began }.live(child, &tail, marker, signals)
         }
-        Err(problem) => {
-            let outcome = cannot_start(&recorder, &held, marker, attempt, &problem);
-            oversee_itself(job, &recorder);
-            Ok(outcome)
-        }
-    }
+        Err(problem) => cannot_start(recorder, held, marker, attempt, &problem),
+    };
+    oversee_itself(job, recorder);
+    outcome
 }
 
 /// A scheduled service knows by now whether it has succeeded in its period.
@@ -133,43 +160,49 @@ fn oversee_itself(job: &Job, recorder: &Recorder<'_>) {
 }
 
 /// A life without an end on record was cut short: by a kill of the wrapper, or by the
-/// machine.
-fn account_for_predecessor(recorder: &Recorder<'_>, held: &Held, marker: &mut Marker) {
-    let Some(life) = marker.life.as_mut().filter(|life| life.end.is_none()) else { return };
+/// machine. What it left running is ended; what of that is not on record yet is returned.
+fn account_for_predecessor(recorder: &Recorder<'_>, held: &Held, marker: &mut Marker) -> Leftovers {
     let now = Moment::now();
+    let leftovers = leftover::end(marker, now.boot.as_deref());
+    if !leftovers.is_none() {
+        say!("{}", leftovers.sentence(recorder.name()));
+    }
+    let Some(life) = marker.life.as_mut().filter(|life| life.end.is_none()) else { return leftovers };
     let is_same_boot = life.boot_id.is_some() && life.boot_id == now.boot;
-    let left_running = child::end_leftover(life, now.boot.as_deref());
     let duration_ms = u64::try_from(life.seen_ms.saturating_sub(life.started_ms)).unwrap_or(0);
     let end = marker::End { how: How::Vanished, at_ms: life.seen_ms, duration_ms };
     if recorder.has_end_of(life.pid, life.started_ms) {
         life.end = Some(end);
-        return;
+        return leftovers;
     }
-    recorder.event(
-        EventType::CrashInferred,
-        json!({
-            "exit_code": null,
-            "signal": null,
-            "restart_attempt": life.restart_attempt,
-            "duration_ms": duration_ms,
-            "reason": if is_same_boot { "killed" } else { "power_or_reboot" },
-            "started": life.started_ms,
-            "last_seen": life.seen_ms,
-            "pid": life.pid,
-            "left_running": left_running,
-            "memory_bytes": life.memory_bytes,
-        }),
-    );
+    let mut metadata = json!({
+        "exit_code": null,
+        "signal": null,
+        "restart_attempt": life.restart_attempt,
+        "duration_ms": duration_ms,
+        "reason": if is_same_boot { "killed" } else { "power_or_reboot" },
+        "started": life.started_ms,
+        "last_seen": life.seen_ms,
+        "pid": life.pid,
+        "left_running": !leftovers.is_none(),
+        "memory_bytes": life.memory_bytes,
+    });
+    if !leftovers.is_none() {
+        metadata["ended_leftovers"] = leftovers.as_json();
+    }
+    recorder.event(EventType::CrashInferred, metadata);
     life.end = Some(end);
     // At once: this process too may be killed, and a death is not to be told twice.
     held.write(marker);
     recorder.judge();
+    Leftovers::default()
 }
 
 fn is_due(job: &Job, schedule: Schedule, recorder: &Recorder<'_>, marker: &mut Marker) -> bool {
     let zone = TimeZone::system();
-    let last = marker.settled_ms.and_then(|ms| Timestamp::from_millisecond(ms).ok());
-    let (slot, missed, action) = match schedule::due(schedule, &zone, Timestamp::now(), last, job.missed) {
+    let time = |ms: Option<i64>| ms.and_then(|ms| Timestamp::from_millisecond(ms).ok());
+    let (last, known) = (time(marker.settled_ms), time(marker.known_since_ms));
+    let (slot, missed, action) = match schedule::due(schedule, &zone, Timestamp::now(), last, known, job.missed) {
         Due::Now { slot: None, .. } => return true,
         Due::Now { slot: Some(slot), missed } => (slot, missed, "run"),
         Due::Late { slot, missed } => (slot, missed, "made_up"),
@@ -180,6 +213,10 @@ fn is_due(job: &Job, schedule: Schedule, recorder: &Recorder<'_>, marker: &mut M
         }
     };
     let slot_ms = slot.as_millisecond();
+    if last.is_none() && known.is_none_or(|known| known >= slot) {
+        // Its first slot: should this run fail, it is the one that is tried again.
+        marker.known_since_ms = Some(slot_ms - 1);
+    }
     // A run that fails is tried again at the next start, and is not missed once more.
     if missed > 0 && marker.missed_told_ms != Some(slot_ms) {
         recorder.event(EventType::TaskMissed, json!({ "missed": missed, "slot": slot_ms, "action": action }));
@@ -205,21 +242,13 @@ fn life_of(child: &Child, began: &Moment, restart_attempt: u32) -> Life {
     }
 }
 
-fn record_start(recorder: &Recorder<'_>, before: Option<&Life>, pid: u32, attempt: u32, began: &Moment) {
+fn record_start(recorder: &Recorder<'_>, before: Option<&Life>, mut metadata: Value, began: &Moment) {
     let after = before.and_then(|life| life.end.as_ref()).filter(|end| end.how != How::Stopped);
-    match after {
-        None => recorder.event(EventType::ServiceStart, json!({ "pid": pid, "restart_attempt": attempt })),
-        Some(end) => recorder.event(
-            EventType::ServiceRestart,
-            json!({
-                "pid": pid,
-                "restart_attempt": attempt,
-                "after": end.how,
-                "down_ms": began.wall_ms.saturating_sub(end.at_ms),
-                "planned": end.how == How::Planned,
-            }),
-        ),
-    }
+    let Some(end) = after else { return recorder.event(EventType::ServiceStart, metadata) };
+    metadata["after"] = json!(end.how);
+    metadata["down_ms"] = began.wall_ms.saturating_sub(end.at_ms).into();
+    metadata["planned"] = (end.how == How::Planned).into();
+    recorder.event(EventType::ServiceRestart, metadata);
 }
 
 /// A start that fails is a crash: the supervisor tries again and again, and somebody

@@ -52,16 +52,18 @@ const ON_TIME: Duration = Duration::from_secs(15 * 60);
 const MISSED_MAX: u32 = 400;
 
 /// What is to be done by a process that is started `now`, when the last run that
-/// succeeded began at `last_success`.
+/// succeeded began at `last_success`. One that never did has nothing to make up for from
+/// before it was first `known`.
 pub fn due(
     schedule: Schedule,
     zone: &TimeZone,
     now: Timestamp,
     last_success: Option<Timestamp>,
+    known: Option<Timestamp>,
     missed: Missed,
 ) -> Due {
     let Schedule::Every(pause) = schedule else {
-        return due_at_slot(schedule, zone, now, last_success, missed);
+        return due_at_slot(schedule, zone, now, last_success, known, missed);
     };
     // A supervisor counts from start to start and is never early by much.
     let wanted = last_success.and_then(|last| last.checked_add(pause / 2).ok());
@@ -77,21 +79,27 @@ fn due_at_slot(
     zone: &TimeZone,
     now: Timestamp,
     last_success: Option<Timestamp>,
+    known: Option<Timestamp>,
     policy: Missed,
 ) -> Due {
     let Some(slot) = slot_before(schedule, zone, now) else { return Due::Now { slot: None, missed: 0 } };
-    // A stamp from the future is of a clock that was wrong.
-    let last_success = last_success.filter(|last| *last <= now);
-    if last_success.is_some_and(|last| last >= slot) {
-        return Due::NotBefore(slot_after(schedule, zone, now).unwrap_or(slot));
-    }
     let is_late = slot.checked_add(ON_TIME).is_ok_and(|end| end < now);
-    let missed = missed_slots(schedule, zone, slot, last_success);
+    let next = || Due::NotBefore(slot_after(schedule, zone, now).unwrap_or(slot));
+    // A stamp from the future is of a clock that was wrong.
+    let not_after_now = |time: &Timestamp| *time <= now;
+    let since = match (last_success.filter(not_after_now), known.filter(not_after_now)) {
+        (Some(last), _) if last >= slot => return next(),
+        (Some(last), _) => last,
+        (None, Some(known)) if known < slot => known,
+        // Known since this very start, perhaps: its first slot has come, or has not yet.
+        (None, _) if is_late => return next(),
+        (None, _) => return Due::Now { slot: Some(slot), missed: 0 },
+    };
+    let missed = missed_slots(schedule, zone, slot, since);
     match (is_late, policy) {
         (false, _) => Due::Now { slot: Some(slot), missed },
-        // Never run before: there is nothing to make up for but a first run.
-        (true, Missed::Run) => Due::Late { slot, missed: if last_success.is_some() { missed + 1 } else { 0 } },
-        (true, Missed::Skip) => Due::Skipped { slot, missed: if last_success.is_some() { missed + 1 } else { 0 } },
+        (true, Missed::Run) => Due::Late { slot, missed: missed + 1 },
+        (true, Missed::Skip) => Due::Skipped { slot, missed: missed + 1 },
     }
 }
 
@@ -109,14 +117,13 @@ pub fn is_overdue(schedule: Schedule, zone: &TimeZone, now: Timestamp, last_succ
     }
 }
 
-/// The slots after `last_success` and before `slot`.
-fn missed_slots(schedule: Schedule, zone: &TimeZone, slot: Timestamp, last_success: Option<Timestamp>) -> u32 {
-    let Some(last) = last_success else { return 0 };
+/// The slots after `since` and before `slot`.
+fn missed_slots(schedule: Schedule, zone: &TimeZone, slot: Timestamp, since: Timestamp) -> u32 {
     let mut missed = 0;
     let mut at = slot;
     while missed < MISSED_MAX {
         let Some(before) = at.checked_sub(1.second()).ok().and_then(|t| slot_before(schedule, zone, t)) else { break };
-        if before <= last {
+        if before <= since {
             break;
         }
         missed += 1;
@@ -136,6 +143,19 @@ pub fn slot_before(schedule: Schedule, zone: &TimeZone, now: Timestamp) -> Optio
 pub fn slot_after(schedule: Schedule, zone: &TimeZone, now: Timestamp) -> Option<Timestamp> {
     let today = zone.to_datetime(now).date();
     (-1..9).find_map(|days| slot_on(schedule, zone, today.checked_add(days.days()).ok()?).filter(|slot| *slot > now))
+}
+
+/// When it runs next, of one whose last run began at `last_start`. A supervisor counts a
+/// pause from a start that it may know better: then, at the latest.
+pub fn next_run(
+    schedule: Schedule,
+    zone: &TimeZone,
+    now: Timestamp,
+    last_start: Option<Timestamp>,
+) -> Option<Timestamp> {
+    let Schedule::Every(pause) = schedule else { return slot_after(schedule, zone, now) };
+    let counted = last_start.filter(|last| *last <= now).and_then(|last| last.checked_add(pause).ok());
+    counted.filter(|next| *next > now).or_else(|| now.checked_add(pause).ok())
 }
 
 fn slot_on(schedule: Schedule, zone: &TimeZone, date: Date) -> Option<Timestamp> {

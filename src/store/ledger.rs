@@ -13,6 +13,8 @@ use super::{
 /// How long one statement waits for other processes. A row takes four of them at worst,
 /// and no more than a second may pass.
 const PATIENCE: Duration = Duration::from_millis(250);
+/// More than this is not imported from the file beside the database.
+const BESIDE_MAX_BYTES: u64 = 256 << 10;
 
 /// Writes events one by one.
 #[derive(Clone, Debug)]
@@ -34,9 +36,12 @@ impl Ledger {
         let Err(trouble) = self.open().and_then(|mut database| database.commit([&event])) else {
             return Written::Database;
         };
-        match Spill::at(&self.aside).append([&event], Sync::Yes) {
+        // Where the one place takes nothing, the other one may: whoever writes to the
+        // database next finds it there too.
+        let aside = Spill::at(&self.aside).append([&event], Sync::Yes);
+        match aside.or_else(|_| Spill::of(&self.settings.path).append([&event], Sync::Yes)) {
             Ok(()) => {
-                tracing::warn!(%trouble, "an event went to {}", self.aside.display());
+                tracing::warn!(%trouble, "an event was put aside");
                 Written::Spilled
             }
             Err(error) => {
@@ -48,13 +53,19 @@ impl Ledger {
 
     /// Moves what lies aside into the database; false if some of it has to wait on.
     pub fn import(&self) -> bool {
-        let aside = Spill::at(&self.aside);
+        let beside = Spill::of(&self.settings.path);
+        // A large one is a gateway's, which has the time for it.
+        let is_left = beside.bytes() > BESIDE_MAX_BYTES;
+        self.take(&Spill::at(&self.aside)) && !is_left && self.take(&beside)
+    }
+
+    fn take(&self, aside: &Spill) -> bool {
         if aside.bytes() == 0 {
             return true;
         }
         let replayed = self.open().and_then(|mut database| aside.replay(|rows| database.commit(rows)));
         if let Err(trouble) = &replayed {
-            tracing::warn!(%trouble, "the events in {} wait on", self.aside.display());
+            tracing::warn!(%trouble, "events that were put aside wait on");
         }
         replayed.is_ok() && aside.bytes() == 0
     }
@@ -62,6 +73,14 @@ impl Ledger {
     /// The events of one service since a time, in the order in which they happened,
     /// those aside included.
     pub fn events(&self, service: &str, since_ms: i64) -> Result<Vec<EventRecord>, ReadError> {
+        match self.known(service, since_ms) {
+            (events, Some(error)) if events.is_empty() => Err(error),
+            (events, _) => Ok(events),
+        }
+    }
+
+    /// The same as far as they are known, and why the database does not tell the rest.
+    pub fn known(&self, service: &str, since_ms: i64) -> (Vec<EventRecord>, Option<ReadError>) {
         const LIMIT: u32 = 5000;
         let filter = EventFilter {
             service: Some(service.to_owned()),
@@ -70,19 +89,22 @@ impl Ledger {
             ..EventFilter::default()
         };
         let stored = Reader::patient(&self.settings.path, PATIENCE).and_then(|reader| reader.events(&filter));
-        let waiting = Spill::at(&self.aside).waiting().into_iter().filter_map(|record| match record {
-            Record::Event(event) if event.service_name == service && event.timestamp_ms >= since_ms => Some(event),
-            _ => None,
-        });
-        let waiting: Vec<EventRecord> = waiting.collect();
-        match stored {
-            Ok(mut events) => {
-                events.extend(waiting);
-                Ok(events)
+        let (mut events, error) = match stored {
+            Ok(events) => (events, None),
+            Err(error) => (Vec::new(), Some(error)),
+        };
+        let aside = [Spill::at(&self.aside), Spill::of(&self.settings.path)];
+        for record in aside.iter().flat_map(Spill::waiting) {
+            // One that was being imported when that broke off may be in both places.
+            if let Record::Event(event) = record
+                && event.service_name == service
+                && event.timestamp_ms >= since_ms
+                && !events.iter().any(|known| known.id == event.id)
+            {
+                events.push(event);
             }
-            Err(_) if !waiting.is_empty() => Ok(waiting),
-            Err(error) => Err(error),
         }
+        (events, error)
     }
 
     fn open(&self) -> Result<Database, Trouble> {
@@ -128,6 +150,35 @@ mod tests {
             events.iter().map(|event| event.metadata.as_str()).collect::<Vec<_>>(),
             [r#"{"exit_code":1}"#, r#"{"exit_code":2}"#]
         );
+    }
+
+    #[test]
+    fn where_nothing_can_be_put_aside_it_goes_beside_the_database_and_counts() {
+        let folder = tempfile::tempdir().expect("folder");
+        let path = folder.path().join("seawall.db");
+        // A file in the place of the state folder.
+        std::fs::write(folder.path().join("state"), "").expect("written");
+        let ledger = Ledger::new(Settings::at(&path), folder.path().join("state/crash.jsonl"));
+        assert_eq!(ledger.record(crash(1)), Written::Database);
+        let neighbour = rusqlite::Connection::open(&path).expect("opens");
+        neighbour.execute_batch("BEGIN IMMEDIATE").expect("locks");
+        assert_eq!(ledger.record(crash(2)), Written::Spilled);
+        assert_eq!(ledger.events("gateway", 0).expect("reads").len(), 2);
+        neighbour.execute_batch("COMMIT").expect("unlocks");
+        assert!(ledger.import());
+        assert_eq!(ledger.events("gateway", 0).expect("reads").len(), 2, "imported, and there once");
+    }
+
+    #[test]
+    fn what_is_known_without_the_database_is_told_with_why() {
+        let folder = tempfile::tempdir().expect("folder");
+        let path = folder.path().join("seawall.db");
+        std::fs::write(&path, "no database, by far".repeat(1000)).expect("written");
+        let ledger = Ledger::new(Settings::at(&path), folder.path().join("crash.jsonl"));
+        assert_eq!(ledger.record(crash(1)), Written::Spilled);
+        let (events, error) = ledger.known("gateway", 0);
+        assert_eq!(events.len(), 1);
+        assert!(matches!(error, Some(ReadError::Unreadable { .. })), "{error:?}");
     }
 
     #[test]

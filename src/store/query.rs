@@ -212,8 +212,11 @@ impl Reader {
     }
 
     fn connect(&self) -> Result<Connection, ReadError> {
-        if !self.path.exists() {
-            return Err(ReadError::NoDatabase(self.path.clone()));
+        match self.path.try_exists() {
+            Ok(true) => {}
+            Ok(false) => return Err(ReadError::NoDatabase(self.path.clone())),
+            // Behind a folder that may not be looked into, there may well be one.
+            Err(error) => return Err(self.unreadable(&error)),
         }
         let usual = Connection::open_with_flags(&self.path, OpenFlags::SQLITE_OPEN_READ_ONLY)
             .and_then(|connection| connection.busy_timeout(self.lock_wait).map(|()| connection))

@@ -1,5 +1,5 @@
-//! The process of one step: in a group of its own, so that a step that takes too long ends
-//! with all that it started.
+//! The process of one step: in a group of its own, and all that is orphaned below it is left
+//! to this process, so that a step ends with all that it started, in whatever session it is.
 
 use std::{
     os::unix::process::CommandExt as _,
@@ -11,6 +11,8 @@ use std::{
 };
 
 use rustix::process::{Pid, Signal, kill_process_group};
+
+use crate::process::{mark, orphans};
 
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// From SIGTERM to SIGKILL; the one who waits for us has more patience.
@@ -27,13 +29,15 @@ pub(super) enum Why {
     Stopped,
 }
 
-/// Runs `argv` until it ends, until a moment at most.
+/// Runs `argv` until it ends, until a moment at most. Nothing else is a child of this process
+/// meanwhile.
 pub(super) fn to_its_end(
     seawall: &Path,
     argv: &[String],
     until: Instant,
     stop: &AtomicBool,
 ) -> Result<ExitStatus, Why> {
+    orphans::adopt();
     let mut child = start(seawall, argv).map_err(Why::NotStarted)?;
     let ended = loop {
         match child.try_wait() {
@@ -49,6 +53,7 @@ pub(super) fn to_its_end(
     }
     // What it started does not outlive it.
     signal_group(&child, Signal::KILL);
+    orphans::end_below(Duration::ZERO, |_| false);
     ended
 }
 
@@ -69,12 +74,20 @@ fn start(seawall: &Path, argv: &[String]) -> std::io::Result<Child> {
 
 fn end(child: &mut Child) {
     signal_group(child, Signal::TERM);
+    // Also to those that left the group: none gets it twice.
+    let others = orphans::below(std::process::id()).into_iter().filter(|pid| group_of(*pid) != Some(child.id()));
+    others.for_each(|pid| mark::signal(pid, Signal::TERM));
     let until = Instant::now() + GRACE;
     while matches!(child.try_wait(), Ok(None)) && Instant::now() < until {
         thread::sleep(LOOK_EVERY);
     }
     signal_group(child, Signal::KILL);
     let _ = child.wait();
+}
+
+fn group_of(pid: u32) -> Option<u32> {
+    let group = rustix::process::getpgid(i32::try_from(pid).ok().and_then(Pid::from_raw)).ok()?;
+    u32::try_from(group.as_raw_nonzero().get()).ok()
 }
 
 fn signal_group(child: &Child, signal: Signal) {

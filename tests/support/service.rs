@@ -149,6 +149,18 @@ impl Drop for Run {
     }
 }
 
+/// A schedule whose time has come within this minute.
+pub fn daily_now() -> String {
+    let now = on_the_wall(Duration::ZERO);
+    format!("daily {:02}:{:02}", now.hour(), now.minute())
+}
+
+/// So long ago by the clock of this machine.
+pub fn on_the_wall(ago: Duration) -> jiff::civil::DateTime {
+    let then = jiff::Timestamp::now().checked_sub(ago).expect("in range");
+    jiff::tz::TimeZone::system().to_datetime(then)
+}
+
 pub fn send(pid: u32, signal: Signal) {
     let pid = Pid::from_raw(i32::try_from(pid).expect("a pid fits")).expect("a pid is not zero");
     kill_process(pid, signal).expect("the process is there");

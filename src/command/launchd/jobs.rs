@@ -110,6 +110,9 @@ impl Jobs {
     pub(super) fn install(&self, restart: bool) -> anyhow::Result<ExitCode> {
         self.refuse_what_cannot_work()?;
         self.make_log_folder()?;
+        if !self.launchctl.dry_run {
+            self.wanted.note_first_seen();
+        }
         let mut failed = false;
         for unit in &self.wanted.units {
             if let Err(error) = self.install_one(unit, restart) {

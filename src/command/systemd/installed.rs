@@ -122,6 +122,9 @@ impl Units {
 
     pub(super) fn install(&self, restart: bool) -> anyhow::Result<ExitCode> {
         self.refuse_what_cannot_work()?;
+        if !self.systemctl.dry_run {
+            self.wanted.note_first_seen();
+        }
         let mut changed = Vec::new();
         for unit in &self.wanted.units {
             if self.write(unit)? {

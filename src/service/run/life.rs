@@ -14,6 +14,7 @@ use signal_hook::{consts::SIGCHLD, iterator::Signals};
 
 use super::{Job, Outcome, RECYCLE_CODE, STOPPING};
 use crate::{
+    process::mark,
     service::{
         child::{self, Tail},
         marker::{self, Held, How, Marker},
@@ -29,6 +30,8 @@ pub(super) struct Running<'a> {
     pub(super) job: &'a Job,
     pub(super) recorder: &'a Recorder<'a>,
     pub(super) held: &'a Held,
+    /// What all of it carries.
+    pub(super) mark: &'a str,
     pub(super) attempt: u32,
     pub(super) began: Moment,
 }
@@ -59,13 +62,15 @@ impl Running<'_> {
                     }
                 });
             });
-            // What it started does not outlive it.
             child::kill_group(shared.pid);
             self.record_end(&status, tail, &shared);
             shared.state().ended = true;
             shared.changed.notify_all();
             status
         });
+        // What it started does not outlive it, in whatever group or session it is.
+        self.recorder.errands().end_orphans();
+        mark::end_all(|| child::marked(self.mark));
         self.recorder.judge();
         outcome(&status)
     }
@@ -155,6 +160,7 @@ fn wait(
             if let Some(status) = child.try_wait()? {
                 return Ok(status);
             }
+            shared.recorder.errands().bury_orphans(shared.pid);
             continue;
         }
         if STOPPING.contains(&signal) {

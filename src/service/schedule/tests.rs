@@ -60,17 +60,53 @@ fn a_start_finds_out_whether_it_is_due() {
         ("2026-11-24T08:00:00Z", Some("2026-11-21T02:30:02Z"), Due::Late { slot, missed: 3 }),
         // Three days off, switched on just in time for the fourth.
         ("2026-11-24T02:35:00Z", Some("2026-11-20T02:30:02Z"), Due::Now { slot: Some(slot), missed: 3 }),
-        // The first run ever.
-        ("2026-11-24T08:00:00Z", None, Due::Late { slot, missed: 0 }),
         // A stamp from the future is no reason to wait for it.
         ("2026-11-24T02:31:00Z", Some("2027-11-24T02:30:00Z"), Due::Now { slot: Some(slot), missed: 0 }),
     ] {
-        let found = due(daily(3, 30), &berlin(), at(now), last_success.map(at), Missed::Run);
+        let found = due(daily(3, 30), &berlin(), at(now), last_success.map(at), None, Missed::Run);
         assert_eq!(found, expected, "at {now} after {last_success:?}");
     }
-    let skipped =
-        due(daily(3, 30), &berlin(), at("2026-11-24T08:00:00Z"), Some(at("2026-11-23T02:30:02Z")), Missed::Skip);
+    let last = Some(at("2026-11-23T02:30:02Z"));
+    let skipped = due(daily(3, 30), &berlin(), at("2026-11-24T08:00:00Z"), last, None, Missed::Skip);
     assert_eq!(skipped, Due::Skipped { slot, missed: 1 });
+}
+
+#[test]
+fn one_that_has_never_run_makes_up_for_nothing_from_before_it_was_known() {
+    let (slot, next) = (at("2026-11-22T03:00:00Z"), at("2026-11-29T03:00:00Z"));
+    for (now, known, expected) in [
+        // Installed in the middle of the week, and started at once.
+        ("2026-11-24T08:00:00Z", Some("2026-11-24T08:00:00Z"), Due::NotBefore(next)),
+        ("2026-11-24T08:00:00Z", None, Due::NotBefore(next)),
+        ("2026-11-28T08:00:00Z", Some("2026-11-24T08:00:00Z"), Due::NotBefore(next)),
+        // Its supervisor starts it for the first time, when its time has come.
+        ("2026-11-22T03:00:05Z", Some("2026-11-22T03:00:05Z"), Due::Now { slot: Some(slot), missed: 0 }),
+        ("2026-11-22T03:00:05Z", Some("2026-11-20T08:00:00Z"), Due::Now { slot: Some(slot), missed: 0 }),
+        // Known before its first time, which it slept through; and two of them.
+        ("2026-11-24T08:00:00Z", Some("2026-11-20T08:00:00Z"), Due::Late { slot, missed: 1 }),
+        ("2026-11-24T08:00:00Z", Some("2026-11-14T08:00:00Z"), Due::Late { slot, missed: 2 }),
+        // Known since a moment that is still to come, by a clock that was wrong.
+        ("2026-11-24T08:00:00Z", Some("2027-11-24T08:00:00Z"), Due::NotBefore(next)),
+    ] {
+        let found = due(weekly(4), &berlin(), at(now), None, known.map(at), Missed::Run);
+        assert_eq!(found, expected, "at {now}, known since {known:?}");
+    }
+}
+
+#[test]
+fn the_next_run_is_a_time_for_every_schedule() {
+    let now = at("2026-11-24T08:00:00Z");
+    assert_eq!(next_run(daily(3, 30), &berlin(), now, None), Some(at("2026-11-25T02:30:00Z")));
+    let every = Schedule::Every(Duration::from_secs(900));
+    for (last_start, expected) in [
+        (Some("2026-11-24T07:50:00Z"), "2026-11-24T08:05:00Z"),
+        // Never, long ago, by a clock that was wrong: the supervisor knows better.
+        (None, "2026-11-24T08:15:00Z"),
+        (Some("2026-11-20T08:00:00Z"), "2026-11-24T08:15:00Z"),
+        (Some("2027-11-20T08:00:00Z"), "2026-11-24T08:15:00Z"),
+    ] {
+        assert_eq!(next_run(every, &berlin(), now, last_start.map(at)), Some(at(expected)), "{last_start:?}");
+    }
 }
 
 #[test]
@@ -85,7 +121,7 @@ fn on_the_days_of_daylight_saving_it_runs_exactly_once() {
         // Started every ten minutes, as no supervisor would: only the due ones count.
         for minutes in (0..days * 24 * 60).step_by(10) {
             let now = at(start).checked_add(i64::from(minutes).minutes()).expect("in range");
-            if matches!(due(schedule, &berlin(), now, last, Missed::Run), Due::Now { .. } | Due::Late { .. }) {
+            if matches!(due(schedule, &berlin(), now, last, None, Missed::Run), Due::Now { .. } | Due::Late { .. }) {
                 runs += 1;
                 last = Some(now);
             }
@@ -97,7 +133,7 @@ fn on_the_days_of_daylight_saving_it_runs_exactly_once() {
 #[test]
 fn a_pause_is_counted_from_start_to_start() {
     let every = Schedule::Every(Duration::from_secs(900));
-    let due_at = |now: &str, last: Option<&str>| due(every, &berlin(), at(now), last.map(at), Missed::Run);
+    let due_at = |now: &str, last: Option<&str>| due(every, &berlin(), at(now), last.map(at), None, Missed::Run);
     let now = Due::Now { slot: None, missed: 0 };
     assert_eq!(due_at("2026-11-24T08:00:00Z", None), now);
     assert_eq!(due_at("2026-11-24T08:15:00Z", Some("2026-11-24T08:00:05Z")), now);
