@@ -199,3 +199,25 @@ async fn told_to_stop() -> anyhow::Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `ExitCode` compares with nothing, and says what it is.
+    fn code_of(error: anyhow::Error) -> String {
+        format!("{:?}", exit_code(&error))
+    }
+
+    #[tokio::test]
+    async fn what_was_shut_down_is_no_failure_and_a_panic_is_one() {
+        let (done, failed) = (format!("{:?}", ExitCode::SUCCESS), format!("{:?}", ExitCode::FAILURE));
+        let sleeping = tokio::spawn(std::future::pending::<()>());
+        sleeping.abort();
+        let cancelled = sleeping.await.context("the server died").expect_err("aborted");
+        assert_eq!(code_of(cancelled), done);
+        let panicked = tokio::spawn(async { panic!("a bug") }).await.context("the server died");
+        assert_eq!(code_of(panicked.expect_err("panicked")), failed);
+        assert_eq!(code_of(anyhow::anyhow!("whatever else")), failed);
+    }
+}

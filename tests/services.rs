@@ -521,6 +521,33 @@ fn the_gateway_is_watched_by_a_call_through_its_whole_stack() {
     assert_eq!(ending(run.end()), 0);
 }
 
+#[test]
+fn a_handshake_and_a_ping_are_health_too() {
+    let port = free_port();
+    let services = Services::new(&format!(
+        "[gateway]\nlisten = \"127.0.0.1:{port}\"\n[servers.seawall]\nbuiltin = \"seawall\"\n[services.one]\nbuiltin = \"gateway\"\n\
+         health = {{ mcp = \"http://127.0.0.1:{port}/mcp\", every = \"100ms\", starts_within = \"20s\" }}\n"
+    ));
+    let run = services.start();
+    let is_well = || (services.marker()["life"]["health"] == "well").then_some(());
+    assert!(poll(WITHIN, is_well).is_some(), "{}\n{}", services.marker(), run.log.text());
+    run.signal(Signal::TERM);
+    assert_eq!(ending(run.end()), 0);
+}
+
+#[test]
+fn an_error_that_nobody_caught_ends_the_gateway_with_a_code_and_its_words_are_on_record() {
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = taken.local_addr().expect("an address");
+    let services =
+        Services::new(&format!("[gateway]\nlisten = \"{address}\"\n[services.one]\nbuiltin = \"gateway\"\n"));
+    assert_eq!(ending(services.to_the_end()), 1);
+    let crash = services.last("service_crash");
+    let words = crash["stderr_tail"].as_str().expect("words");
+    assert!(words.contains(&format!("cannot listen on {address}")), "{crash}");
+    assert_eq!(crash["exit_code"], 1);
+}
+
 /// Debian's `jeprof` reads it too, where there is one.
 #[test]
 fn usr2_makes_a_service_of_seawalls_own_write_a_heap_profile() {
@@ -598,6 +625,7 @@ fn services_are_shown_as_they_are() {
          [services.never]\ncommand = [\"true\"]\n[services.later]\nbuiltin = \"embedding\"\n",
     );
     services.to_the_end();
+    services.to_the_end();
     assert_eq!(ending(services.start_with(&["nightly"]).end()), 0);
     let _two = services.start_with(&["two", "--sample-every", "100ms"]);
     let config = services.file("servers.toml");
@@ -613,6 +641,11 @@ fn services_are_shown_as_they_are() {
         ["down", "running", "waiting", "never started", "not yet"]
     );
     assert_eq!(shown["services"]["one"]["last_crash"]["why"], "exit code 3: boom");
+    assert_eq!(
+        (&shown["services"]["one"]["restarts_7d"], &shown["services"]["one"]["crashes_7d"]),
+        (&json!(1), &json!(2))
+    );
+    assert!(shown["services"]["two"]["uptime_ms"].is_u64(), "{shown}");
     assert!(shown["services"]["nightly"]["next_run"].is_i64() && shown["services"]["nightly"]["well"] == true);
     let text = show(&["services"]);
     assert_eq!(text.status.code(), Some(1), "one is down");

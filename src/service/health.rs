@@ -99,6 +99,12 @@ mod tests {
     }
 
     #[test]
+    fn by_default_it_is_asked_every_ten_seconds_and_three_failures_of_five_seconds_are_a_hang() {
+        let Health { every, misses, timeout, .. } = Health::of(Probe::Url("http://127.0.0.1/".to_owned()));
+        assert_eq!((every, misses, timeout), (seconds(10), 3, seconds(5)));
+    }
+
+    #[test]
     fn three_misses_in_a_row_are_a_hang_and_an_answer_between_is_not() {
         let mut watch = watch();
         let outcomes = [true, false, false, true, false, false, false];

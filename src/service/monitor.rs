@@ -181,17 +181,21 @@ impl<'a> Health<'a> {
             });
         }
         match (verdict, answer) {
-            (Verdict::Hung, Err(why)) => {
-                end_hung(shared, &why);
-                true
-            }
+            (Verdict::Hung, Err(why)) => end_hung(shared, &why),
             _ => false,
         }
     }
 }
 
-fn end_hung(shared: &Shared<'_>, why: &str) {
-    shared.state().hung = true;
+/// False where it has ended meanwhile, or is told to.
+fn end_hung(shared: &Shared<'_>, why: &str) -> bool {
+    {
+        let mut state = shared.state();
+        if state.stopping || state.ended {
+            return false;
+        }
+        state.hung = true;
+    }
     say!("{} hangs: {}", shared.job.name, text::quote(why, 200));
     shared.recorder.event(
         EventType::ServiceHang,
@@ -208,6 +212,7 @@ fn end_hung(shared: &Shared<'_>, why: &str) {
         // One that is stopped, or that catches the signal, does not end by it.
         child::kill_group(shared.pid);
     }
+    true
 }
 
 /// What it uses.

@@ -62,10 +62,11 @@ impl Running<'_> {
                     }
                 });
             });
-            child::kill_group(shared.pid);
-            self.record_end(&status, tail, &shared);
+            // First of all: a probe that finds nobody now is no hang.
             shared.state().ended = true;
             shared.changed.notify_all();
+            child::kill_group(shared.pid);
+            self.record_end(&status, tail, &shared);
             status
         });
         // What it started does not outlive it, in whatever group or session it is.
