@@ -128,12 +128,14 @@ fn a_wrapper_that_launchd_itself_kills_is_told_of_at_the_next_start() {
     let mac =
         Mac::new(&format!("[services.deaf]\n{}", script("trap '' TERM; echo $$ > up; while :; do sleep 0.05; done")));
     let job = mac.load("deaf");
-    assert!(poll(WITHIN, || mac.home.file("etc/up").exists().then_some(())).is_some());
+    let up = poll(WITHIN, || std::fs::read_to_string(mac.home.file("etc/up")).ok().filter(|pid| !pid.is_empty()));
+    let first: u32 = up.expect("it runs").trim().parse().expect("a pid");
     mac.wait_for("deaf", "service_start", 1);
     assert!(job.bootout().killed, "its time is compressed, that of seawall is not");
     let job = mac.load("deaf");
     mac.wait_for("deaf", "crash_inferred", 1);
     mac.wait_for("deaf", "service_restart", 1);
+    assert!(!lives(first), "deaf to SIGTERM, and gone before its successor began");
     let pid: u32 = {
         let restarted =
             mac.events("deaf").into_iter().find(|(known, _)| known == "service_restart").expect("restarted");

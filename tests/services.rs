@@ -445,6 +445,9 @@ fn a_scheduled_one_runs_once_for_its_slot_and_again_when_it_failed() {
     let services = Services::script("echo ran >> runs; test -e fine", &format!("schedule = \"{}\"", daily_now()));
     assert_eq!(ending(services.to_the_end()), 1);
     assert_eq!(services.last("task_failed")["exit_code"], 1);
+    // Known since just before its slot, so that it is due for it all day long.
+    let known = services.marker()["known_since_ms"].as_i64().expect("a time");
+    assert_eq!((known + 1) % 60_000, 0, "{known}");
     fs::write(services.file("fine"), "").expect("written");
     assert_eq!(ending(services.to_the_end()), 0, "tried again, since it did not succeed");
     assert_eq!(services.last("task_done")["exit_code"], 0);

@@ -148,7 +148,7 @@ impl View {
             restarts: count(&["service_restart"]),
             crashes: count(&crashes),
             is_record_whole,
-            problem: service.problem.clone(),
+            problem: service.problem.clone().or_else(|| marker::unreadable(&config.gateway.state, &service.name)),
             supervisor: supervised(service, args),
         }
     }

@@ -139,6 +139,17 @@ pub fn note_first_seen(state: &Path, name: &str) {
     }
 }
 
+/// Why what is known of a service cannot be read, where it cannot.
+pub fn unreadable(state: &Path, name: &str) -> Option<String> {
+    let path = path_of(state, name);
+    let why = match fs::read(&path) {
+        Ok(text) => serde_json::from_slice::<Marker>(&text).err()?.to_string(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
+        Err(error) => error.to_string(),
+    };
+    Some(format!("what is known of it, {}, cannot be read: {why}", path.display()))
+}
+
 impl Held {
     /// Takes the file of a service for as long as this process lives. A folder in which
     /// nothing can be kept is no reason for a service not to run.
@@ -243,7 +254,10 @@ mod tests {
         assert_eq!(held.read().settled_ms, Some(7));
         let second = Held::take(state.path(), "gateway").expect_err("the second");
         assert_eq!(second.to_string(), "gateway is running already: process 42");
+        assert_eq!(unreadable(state.path(), "gateway"), None);
         fs::write(path_of(state.path(), "gateway"), "{\"life\":").expect("written");
         assert_eq!(held.read(), Marker::default());
+        assert!(unreadable(state.path(), "gateway").is_some_and(|why| why.contains("gateway.json, cannot be read")));
+        assert_eq!(unreadable(state.path(), "another"), None);
     }
 }
