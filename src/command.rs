@@ -176,28 +176,35 @@ fn gateway_or_own(
     })
 }
 
-/// Waits for SIGTERM or SIGINT.
-/// SIGUSR2 asks one of seawall's own services what fills its memory.
-async fn profile_on_usr2(folder: PathBuf, name: &'static str) {
-    let Ok(mut asked) = signal(SignalKind::user_defined2()) else { return };
-    while asked.recv().await.is_some() {
-        let folder = folder.clone();
-        match tokio::task::spawn_blocking(move || heap::profile(&folder, name)).await {
-            Ok(Ok(path)) => tracing::info!("a heap profile was written: {}", path.display()),
-            Ok(Err(error)) => tracing::warn!("{error}"),
-            Err(error) => tracing::error!("the heap profile: {error}"),
+/// SIGUSR2 asks one of seawall's own services what fills its memory. Heard from the call
+/// on: one that came before would end the process.
+fn profile_on_usr2(folder: PathBuf, name: &'static str) -> impl Future<Output = ()> + Send + 'static {
+    let heard = signal(SignalKind::user_defined2());
+    async move {
+        let Ok(mut asked) = heard else { return };
+        while asked.recv().await.is_some() {
+            let folder = folder.clone();
+            match tokio::task::spawn_blocking(move || heap::profile(&folder, name)).await {
+                Ok(Ok(path)) => tracing::info!("a heap profile was written: {}", path.display()),
+                Ok(Err(error)) => tracing::warn!("{error}"),
+                Err(error) => tracing::error!("the heap profile: {error}"),
+            }
         }
     }
 }
 
-async fn told_to_stop() -> anyhow::Result<()> {
-    let mut terminate = signal(SignalKind::terminate()).context("SIGTERM cannot be waited for")?;
-    let mut interrupt = signal(SignalKind::interrupt()).context("SIGINT cannot be waited for")?;
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+/// Waits for SIGTERM or SIGINT, which are heard from the call on.
+fn told_to_stop() -> impl Future<Output = anyhow::Result<()>> + Send + 'static {
+    let terminate = signal(SignalKind::terminate()).context("SIGTERM cannot be waited for");
+    let interrupt = signal(SignalKind::interrupt()).context("SIGINT cannot be waited for");
+    async move {
+        let (mut terminate, mut interrupt) = (terminate?, interrupt?);
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        Ok(())
     }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -72,6 +72,7 @@ fn settings(name: Option<&str>, config: &Config) -> anyhow::Result<Settings> {
 
 async fn serve(settings: Settings, profiles: PathBuf) -> anyhow::Result<ExitCode> {
     tokio::spawn(profile_on_usr2(profiles, "emit-server"));
+    let told = told_to_stop();
     let listen = settings.listen;
     let listener = TcpListener::bind(listen).await.with_context(|| format!("cannot listen on {listen}"))?;
     let address = listener.local_addr().context("the listener has no address")?;
@@ -80,7 +81,7 @@ async fn serve(settings: Settings, profiles: PathBuf) -> anyhow::Result<ExitCode
     let shutdown = CancellationToken::new();
     let mut server = tokio::spawn(emit::serve(settings, listener, shutdown.clone()));
     let ended = tokio::select! {
-        told = told_to_stop() => {
+        told = told => {
             told?;
             shutdown.cancel();
             server.await

@@ -58,6 +58,8 @@ async fn serve(reloader: Reloader, config: crate::config::Config) -> anyhow::Res
     let address = listener.local_addr().context("the listener has no address")?;
     let socket = control::bind(&state).context("the control socket cannot be made")?;
 
+    // Before there is anybody who could be left behind, and before it is said that it listens.
+    let told = told_to_stop();
     let gateway = Gateway::builder().config(config).start();
     gateway.serve_http(listener);
     let reloader = Arc::new(reloader);
@@ -66,14 +68,13 @@ async fn serve(reloader: Reloader, config: crate::config::Config) -> anyhow::Res
         async move { control::serve(socket, &state, gateway, reloader).await }
     });
     gateway.spawn(reloader.clone().watch(gateway.clone()));
-    gateway.spawn(greeting::greet(gateway.clone(), address));
-
     gateway.spawn(reload_on_hangup(reloader, gateway.clone()));
     gateway.spawn(profile_on_usr2(state.join("heap"), "gateway"));
+    gateway.spawn(greeting::greet(gateway.clone(), address));
     heap::tidy();
 
     let is_broken = tokio::select! {
-        told = told_to_stop() => told.map(|()| false)?,
+        told = told => told.map(|()| false)?,
         _ = gateway.broken() => true,
     };
     note!("seawall: stopping; calls have {} to finish, a second signal stops at once", crate::text::duration(drain));
@@ -90,11 +91,14 @@ async fn serve(reloader: Reloader, config: crate::config::Config) -> anyhow::Res
 }
 
 /// SIGHUP means what it means to other daemons; unheard, it would end the process.
-async fn reload_on_hangup(reloader: Arc<Reloader>, gateway: Gateway) {
-    let Ok(mut hangup) = signal(SignalKind::hangup()) else { return };
-    while hangup.recv().await.is_some() {
-        // What is wrong with it is logged and shown in `status`.
-        let (reloader, gateway) = (reloader.clone(), gateway.clone());
-        let _ = tokio::task::spawn_blocking(move || reloader.reload(&gateway)).await;
+fn reload_on_hangup(reloader: Arc<Reloader>, gateway: Gateway) -> impl Future<Output = ()> + Send + 'static {
+    let heard = signal(SignalKind::hangup());
+    async move {
+        let Ok(mut hangup) = heard else { return };
+        while hangup.recv().await.is_some() {
+            // What is wrong with it is logged and shown in `status`.
+            let (reloader, gateway) = (reloader.clone(), gateway.clone());
+            let _ = tokio::task::spawn_blocking(move || reloader.reload(&gateway)).await;
+        }
     }
 }

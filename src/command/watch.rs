@@ -79,6 +79,7 @@ pub fn run(args: Args, config: Option<PathBuf>) -> anyhow::Result<ExitCode> {
     block_on(async {
         let stop = CancellationToken::new();
         tokio::spawn(profile_on_usr2(heap_profiles, "file-watcher"));
+        let told = told_to_stop();
         heap::tidy();
         let watching = tokio::spawn(watch::run(settings, stop.clone()));
         tokio::pin!(watching);
@@ -87,7 +88,7 @@ pub fn run(args: Args, config: Option<PathBuf>) -> anyhow::Result<ExitCode> {
                 ended??;
                 return Ok(ExitCode::SUCCESS);
             }
-            told = told_to_stop() => told?,
+            told = told => told?,
         }
         stop.cancel();
         tokio::select! {
