@@ -19,17 +19,25 @@ const STOP: Duration = Duration::from_secs(5);
 
 /// `cargo bench` builds no examples, and a stale one would be worse than none.
 pub(crate) fn build_fixture_server() {
+    build_example("fixture-server");
+}
+
+pub(crate) fn build_example(name: &str) {
     let mut build = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    build.args(["build", "--quiet", "--locked", "--release", "--example", "fixture-server"]);
+    build.args(["build", "--quiet", "--locked", "--release", "--example", name]);
     let status = build.current_dir(env!("CARGO_MANIFEST_DIR")).status().expect("cargo can be run");
-    assert!(status.success(), "the fixture server does not build");
+    assert!(status.success(), "{name} does not build");
 }
 
 pub(crate) fn fixture_server() -> PathBuf {
+    example("fixture-server")
+}
+
+pub(crate) fn example(name: &str) -> PathBuf {
     // target/release/deps/load-… is this program.
     let own = std::env::current_exe().expect("a program knows its path");
     let profile = own.ancestors().nth(2).expect("a bench lives in target/PROFILE/deps");
-    profile.join("examples/fixture-server")
+    profile.join("examples").join(name)
 }
 
 pub(crate) fn seawall() -> &'static str {
