@@ -136,3 +136,16 @@ async fn a_host_that_was_not_allowed_is_named() {
     assert!(texts(&reply)[1].contains(expected), "{reply}");
     assert_eq!(denied_rows(&gateway).await[0]["host"], "api.name-of-nobody.invalid");
 }
+
+#[tokio::test]
+async fn a_connection_that_the_kernel_forbids_is_told_by_the_address_that_was_asked_for() {
+    for machine in Machine::all() {
+        let World { gateway, .. } = world(machine).await;
+        let client = gateway.client("/mcp/fix").await;
+        let reply = client.call_tool("connect", json!({"address": "192.0.2.1:443"})).await;
+        assert!(texts(&reply)[0].contains("ermitted") && !texts(&reply)[0].contains("192.0.2.1"), "{reply}");
+        let expected = "connection to 192.0.2.1:443; to allow: add \"192.0.2.1:443\" to network.allow";
+        assert!(texts(&reply)[1..].concat().contains(expected), "{machine:?}: {reply}");
+        assert_eq!(denied_rows(&gateway).await[0]["host"], "192.0.2.1", "{machine:?}");
+    }
+}

@@ -37,25 +37,36 @@ pub struct Args {
 enum What {
     /// What a server may touch, and what of that this machine really enforces
     #[command(after_help = "Example: seawall sandbox show files")]
-    Show { name: String },
+    Show {
+        /// The server, as servers.toml has it
+        name: String,
+    },
     /// Run a command as a server is run; without NAME under the standard profile
     #[command(after_help = "Example: seawall sandbox run files -- ls -la")]
     Run {
+        /// The server whose policy it gets, as servers.toml has it
         #[arg(value_name = "NAME")]
         name: Option<String>,
+        /// A program and its arguments
         #[arg(last = true, required = true, value_name = "COMMAND")]
         command: Vec<String>,
     },
     /// Open a shell where a server runs
     #[command(after_help = "Examples:\n  seawall sandbox shell files\n  echo 'ls ~' | seawall sandbox shell files")]
-    Shell { name: String },
+    Shell {
+        /// The server whose policy it gets, as servers.toml has it
+        name: String,
+    },
     /// Run a server observed and propose its smallest policy
     ///
     /// It is started, asked for its tools and ended. Meanwhile it may read what its user may,
     /// write nothing outside, and reach nobody; each file and host that it asks for beyond
     /// what every server has is in the proposal.
     #[command(after_help = "Example: seawall sandbox explain files")]
-    Explain { name: String },
+    Explain {
+        /// The server, as servers.toml has it
+        name: String,
+    },
     /// Try to escape from a server's sandbox
     ///
     /// Each attempt is made by a process of its own under the server's real policy, and
@@ -64,6 +75,7 @@ enum What {
     /// does not give.
     #[command(after_help = "Examples:\n  seawall sandbox check files\n  seawall sandbox check --json")]
     Check {
+        /// The server, as servers.toml has it; every command server where it is left out
         name: Option<String>,
         /// One object for each attempt, as JSON
         #[arg(long)]

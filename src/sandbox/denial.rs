@@ -127,9 +127,13 @@ impl Reach {
         }
         for complaint in reading::complaints(text) {
             let own = self.wanted(&complaint, complaint.line);
+            let names_nothing = own.is_none();
             let mut wanted = own.unwrap_or_else(|| {
                 asked.iter().filter_map(|word| self.wanted(&complaint, word)).flatten().take(1).collect()
             });
+            if wanted.is_empty() && names_nothing && complaint.trouble == Trouble::Forbidden {
+                wanted.extend(self.forbidden_place(complaint.line, asked));
+            }
             if wanted.is_empty() && complaint.trouble == Trouble::Unreachable && self.plan.network == Network::None {
                 wanted.push(Wanted::Connect(None));
             }
@@ -162,6 +166,13 @@ impl Reach {
             .filter_map(|ways| ways.iter().find_map(|path| self.path_denied(Path::new(path), complaint)))
             .collect();
         (!named.is_empty()).then_some(denied)
+    }
+
+    /// A connection that seccomp forbids ends in the words of a file that one has no right
+    /// to. Only what can be nothing but a place on the network is taken for one.
+    fn forbidden_place(&self, line: &str, asked: &[String]) -> Option<Wanted> {
+        let words = std::iter::once(line).chain(asked.iter().map(String::as_str));
+        words.flat_map(reading::places).find_map(|(host, port)| self.host_denied(&host, port))
     }
 
     fn host_denied(&self, host: &str, port: Option<u16>) -> Option<Wanted> {

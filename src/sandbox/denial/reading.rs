@@ -162,6 +162,12 @@ pub(super) fn hosts(line: &str) -> Vec<(String, Option<u16>)> {
     hosts.take(NAMED_MAX).collect()
 }
 
+/// Those that are written as nothing else is: in a URL, with a port, as an address.
+pub(super) fn places(text: &str) -> Vec<(String, Option<u16>)> {
+    let is_place = |host: &str, port: Option<u16>| port.is_some() || host.parse::<std::net::Ipv4Addr>().is_ok();
+    hosts(text).into_iter().filter(|(host, port)| is_place(host, *port)).collect()
+}
+
 /// Two labels at least, and the last of them no number or ending of a file.
 fn is_host(word: &str) -> bool {
     let labels: Vec<&str> = word.split('.').collect();

@@ -116,3 +116,27 @@ fn a_host_that_is_not_on_the_list_is_told() {
     let nameless = "<urlopen error [Errno -3] Temporary failure in name resolution>";
     assert!(world("full", Network::None).told(nameless, "")[0].contains("HOST:443"));
 }
+
+#[test]
+fn a_forbidden_connection_is_told_from_a_forbidden_file() {
+    let expected = |place: &str| {
+        format!(
+            "blocked by the sandbox: connection to {place}; to allow: add \"{place}\" to network.allow under \
+             [servers.files.sandbox]"
+        )
+    };
+    let none = world("core", Network::None);
+    let told = |complaint: &str, asked: &[&str]| {
+        let asked: Vec<String> = asked.iter().map(|word| (*word).to_owned()).collect();
+        none.reach.denials(complaint, &asked).iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    let forbidden = "PermissionError: [Errno 1] Operation not permitted";
+    assert_eq!(told(forbidden, &["GET", "https://api.example.com/v1"]), [expected("api.example.com:443")]);
+    assert_eq!(told(forbidden, &["203.0.113.5:8080"]), [expected("203.0.113.5:8080")]);
+    assert_eq!(told("dial tcp 203.0.113.5:443: socket: operation not permitted", &[]), [expected("203.0.113.5:443")]);
+    // A word with a dot in it is a name of many things, and a path is what was meant.
+    assert!(told(forbidden, &["report.final"]).is_empty());
+    assert!(told(&format!("{forbidden}: '/no/such/folder/x'"), &["https://api.example.com"]).is_empty());
+    let open = world("core", Network::Open);
+    assert!(open.reach.denials(forbidden, &["https://api.example.com".to_owned()]).is_empty());
+}
