@@ -106,6 +106,27 @@ fn a_script_reads_places_and_reasons_from_json() {
 }
 
 #[test]
+fn a_secret_in_an_argument_is_warned_about_and_not_shown() {
+    let text = "[servers.a]\ncommand = [\"server\", \"--dir=${HOME}\", \"--token=${API_TOKEN:-s3cret-value}\", \
+                \"${seawall}\", \"${cmd:echo s3cret-value}\", \"${file:/dev/null}\"]\n\
+                env = { KEY = \"${API_TOKEN:-x}\" }";
+    let checked = parse(text, "/home/ada/servers.toml");
+    let shown = check::as_json(Path::new("servers.toml"), &checked);
+    let warnings: Vec<_> =
+        shown["servers"][0]["warnings"].as_array().unwrap().iter().map(|w| w.as_str().unwrap()).collect();
+    let begin = [
+        "command[2] holds ${API_TOKEN:-…}, and",
+        "command[4] holds ${cmd:…}, and",
+        "command[5] holds ${file:/dev/null}, and",
+    ];
+    assert!(warnings.len() == 3 && warnings.iter().zip(begin).all(|(w, begin)| w.starts_with(begin)), "{warnings:?}");
+    assert!(warnings[0].ends_with("write env = { NAME = \"${API_TOKEN:-…}\" } instead"), "{warnings:?}");
+    let text = report("servers.toml", &checked);
+    assert!(text.contains("warning: command[2] holds") && !text.contains("s3cret-value"), "{text}");
+    assert!(checked.unwrap().servers[0].problem.is_some(), "/dev/null is no regular file, and is warned about");
+}
+
+#[test]
 fn the_servers_toml_of_this_repository_is_good_and_nothing_in_it_is_parked() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("servers.toml");
     let config = parse(&fs::read_to_string(&path).unwrap(), "/home/ada/servers.toml").unwrap();

@@ -114,3 +114,21 @@ fn a_file_that_others_can_write_is_refused_with_what_to_do() {
         assert!(checked().status.success());
     }
 }
+
+#[tokio::test]
+async fn a_start_warns_of_a_secret_among_the_arguments_and_does_not_tell_it() {
+    let command = json!(["/bin/sh", "-c", "exit 3", "--", "${SEAWALL_TEST_SECRET}", "${HOME}"]);
+    let gateway = Launch::new(&format!("[servers.x]\ncommand = {command}\n"))
+        .env("SEAWALL_TEST_SECRET", "s3cr3t-of-an-argument")
+        .start()
+        .await;
+    gateway.ready().await;
+    let log = gateway.log.text();
+    let warned = log.lines().filter(|line| line.contains("everybody on this machine can read")).collect::<Vec<_>>();
+    assert_eq!(warned.len(), 1, "{log}");
+    assert!(
+        warned[0].contains("command[4] holds ${SEAWALL_TEST_SECRET}") && warned[0].contains("server=x"),
+        "{warned:?}"
+    );
+    assert!(!log.contains("s3cr3t-of-an-argument"), "{log}");
+}

@@ -65,6 +65,9 @@ pub fn write_text(out: &mut impl Write, path: &Path, checked: &Result<Config, Co
     for server in &config.servers {
         let off = if server.enabled { "" } else { " (not enabled)" };
         write_line(out, &server.name, server.kind.key(), &target(server), off, server.problem.as_deref())?;
+        for warning in &server.warnings {
+            writeln!(out, "  {:<12} warning: {}", "", text::harmless(warning))?;
+        }
     }
     if !config.services.is_empty() {
         writeln!(out, "{}", count(config.services.len(), "service"))?;
@@ -111,6 +114,7 @@ pub fn as_json(path: &Path, checked: &Result<Config, Complaints>) -> Value {
             "target": target(server),
             "enabled": server.enabled,
             "problem": server.problem,
+            "warnings": server.warnings,
         })
     });
     let services = config.services.iter().map(|service| {

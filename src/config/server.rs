@@ -35,6 +35,8 @@ pub struct Server {
     pub idle_stop: Option<Duration>,
     /// Why it is parked: a variable that cannot be had, a sandbox that cannot be had.
     pub problem: Option<String>,
+    /// What is understood and not wise.
+    pub warnings: Vec<String>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -102,6 +104,7 @@ impl Server {
             recycle: Recycle::default(),
             idle_stop: None,
             problem: None,
+            warnings: Vec::new(),
         }
     }
 
@@ -125,7 +128,8 @@ pub(super) fn read(name: &str, entry: &Entry<'_>, defaults: &Policy) -> Option<S
     let problems = Problems::default();
     let entry = entry.parking(&problems);
     let server = entry.table("not a table; write [servers.NAME] above its keys", |table| {
-        let kind = kind(table);
+        let mut warnings = Vec::new();
+        let kind = kind(table, &mut warnings);
         let policy = policy::read(table, defaults);
         Some(Server {
             name: name.into(),
@@ -138,14 +142,18 @@ pub(super) fn read(name: &str, entry: &Entry<'_>, defaults: &Policy) -> Option<S
             recycle: table.take("recycle", recycle).unwrap_or_default(),
             idle_stop: table.take("idle_stop", |entry| entry.or_off(|entry| entry.duration(TIMES))).flatten(),
             problem: None,
+            warnings,
             kind: kind?,
         })
     })??;
     Some(Server { problem: problems.into_sentence(), ..server })
 }
 
-fn kind(table: &mut Table<'_>) -> Option<Kind> {
-    let command = table.take("command", Entry::command);
+fn kind(table: &mut Table<'_>, warnings: &mut Vec<String>) -> Option<Kind> {
+    let command = table.take("command", |entry| {
+        warnings.extend(entry.exposed());
+        entry.command()
+    });
     let builtin = table.take("builtin", |entry| builtin(entry, entry.around().builtins.servers));
     let url = table.take("url", Entry::url);
     let sandbox = table.take("sandbox", sandbox::read);

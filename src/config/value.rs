@@ -138,6 +138,23 @@ impl Entry<'_> {
         Some(program.into_iter().chain(arguments.iter().filter_map(argument)).collect())
     }
 
+    /// Of a command, what would put secrets where everybody can read them.
+    pub(super) fn exposed(&self) -> Vec<String> {
+        let Some(Value::Array(words)) = self.value() else { return Vec::new() };
+        let words = words.iter().enumerate().filter_map(|(index, word)| Some((index, word.as_str()?)));
+        let exposed = words.flat_map(|(index, word)| {
+            variables::secrets(word).into_iter().map(move |inside| {
+                let variable = shown_variable(inside);
+                format!(
+                    "command[{index}] holds {variable}, and everybody on this machine can read the arguments of a \
+                     process; where the server can take it from a variable, write env = {{ NAME = \"{variable}\" }} \
+                     instead"
+                )
+            })
+        });
+        exposed.collect()
+    }
+
     /// An `http` or `https` URL.
     pub(super) fn url(&self) -> Option<String> {
         const WANTED: &str = "not a URL; write something like \"https://example.com/mcp\"";
@@ -169,6 +186,16 @@ impl Entry<'_> {
             _ => self.list("", Self::json).map(Into::into),
         }
     }
+}
+
+/// As it is written, without what may be a secret itself: a command, a default.
+fn shown_variable(inside: &str) -> String {
+    let shown = match (inside.strip_prefix("cmd:"), inside.split_once(":-")) {
+        (Some(_), _) => "cmd:…".to_owned(),
+        (None, Some((name, _))) => format!("{name}:-…"),
+        (None, None) => crate::text::quote(inside, 100),
+    };
+    format!("${{{shown}}}")
 }
 
 /// In the largest unit that it is a whole number of: what one would write.

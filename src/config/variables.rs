@@ -28,6 +28,63 @@ pub(super) enum Trouble {
 
 use Trouble::{Malformed, Missing};
 
+/// Names that say where, who or in which language, and never a password.
+const PLAIN: [&str; 18] = [
+    "HOME",
+    "USER",
+    "LOGNAME",
+    "PATH",
+    "PWD",
+    "SHELL",
+    "TMPDIR",
+    "TMP",
+    "TEMP",
+    "LANG",
+    "TZ",
+    "TERM",
+    "HOSTNAME",
+    "EDITOR",
+    "DISPLAY",
+    "VIRTUAL_ENV",
+    "UID",
+    "GID",
+];
+/// The same by how they begin and end: `XDG_CONFIG_HOME`, `NOTES_DIR`, `API_PORT`.
+const PLAIN_BEGINNINGS: [&str; 2] = ["XDG_", "LC_"];
+const PLAIN_ENDINGS: [&str; 11] =
+    ["_DIR", "_DIRECTORY", "_FOLDER", "_PATH", "_FILE", "_HOME", "_ROOT", "_HOST", "_PORT", "_REGION", "_LEVEL"];
+
+/// The variables of `text` whose values may be secrets, as they are written. What a file or a
+/// command says is taken for one; of others the name tells.
+pub(super) fn secrets(text: &str) -> Vec<&str> {
+    let mut found = Vec::new();
+    let mut rest = text;
+    while let Some((_, after)) = rest.split_once('$') {
+        rest = after;
+        if let Some(after) = rest.strip_prefix('$') {
+            rest = after;
+        } else if let Some((inside, after)) = rest.strip_prefix('{').and_then(|rest| rest.split_once('}')) {
+            rest = after;
+            if may_be_secret(inside) {
+                found.push(inside);
+            }
+        }
+    }
+    found
+}
+
+fn may_be_secret(inside: &str) -> bool {
+    if inside.starts_with("file:") || inside.starts_with("cmd:") {
+        return true;
+    }
+    let name = inside.split_once(":-").map_or(inside, |(name, _)| name);
+    let name = name.strip_prefix("env:").unwrap_or(name);
+    let is_plain = PLAIN.contains(&name)
+        || PLAIN_BEGINNINGS.iter().any(|beginning| name.starts_with(beginning))
+        || PLAIN_ENDINGS.iter().any(|ending| name.ends_with(ending));
+    inside != "seawall" && !is_plain
+}
+
 /// `text` with every variable replaced by its value. Values are not expanded again.
 pub(super) fn expand(text: &str, around: &Surroundings<'_>, folder: &Path) -> Result<String, Trouble> {
     let mut out = String::with_capacity(text.len());
@@ -170,6 +227,17 @@ mod tests {
         is("Bearer ${cmd:secret-tool lookup a b}", "Bearer <secret-tool lookup a b>");
         is("$$ $${NAME} $5 $ a$", "$ ${NAME} $5 $ a$");
         is("", "");
+    }
+
+    #[test]
+    fn what_may_be_a_secret_is_told_by_its_name() {
+        assert_eq!(secrets("--token=${GITHUB_TOKEN} $${A} ${env:B:-x}${HOME}"), ["GITHUB_TOKEN", "env:B:-x"]);
+        assert_eq!(secrets("${file:~/.token}${cmd:secret-tool x}"), ["file:~/.token", "cmd:secret-tool x"]);
+        for plain in
+            ["${seawall}", "${XDG_CONFIG_HOME}/x", "${NOTES_DIR:-/srv}", "${env:HOME}", "$5", "${", "$", "$${X}"]
+        {
+            assert!(secrets(plain).is_empty(), "{plain}");
+        }
     }
 
     #[test]

@@ -72,6 +72,9 @@ pub(super) fn connector(
     own: &Own,
     tasks: &TaskTracker,
 ) -> Arc<dyn Connector> {
+    for warning in &entry.warnings {
+        tracing::warn!(server = %entry.name, "{warning}");
+    }
     if let Some(problem) = &entry.problem {
         return Arc::new(Impossible(problem.clone()));
     }
