@@ -48,6 +48,16 @@ struct Inner {
     connections: Arc<Semaphore>,
 }
 
+/// Whether a place, as it is resolved now, is in a network that is not the open internet;
+/// one that cannot be resolved is in none.
+pub async fn leads_inside(place: &Destination) -> bool {
+    let bare = place.host.trim_start_matches('[').trim_end_matches(']');
+    match timeout(CONNECT_TIMEOUT, tokio::net::lookup_host((bare, place.port))).await {
+        Ok(Ok(mut addresses)) => addresses.any(|address| !rule::is_public(rule::plain(address.ip()))),
+        _ => false,
+    }
+}
+
 impl Egress {
     pub fn new(rule: Rule, on_denied: OnDenied) -> Self {
         let connections = Arc::new(Semaphore::new(CONNECTIONS_MAX));

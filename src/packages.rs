@@ -1,5 +1,6 @@
-//! Servers that a package manager would fetch at each start, as `npx` does: their packages
-//! are installed once, into a folder of their own, and the program found there is run.
+//! Servers that a package manager would fetch at each start, as `npx` and `uvx` do: their
+//! packages are installed once, into a folder of their own, and the program found there
+//! is run.
 //!
 //! The first phase reaches the registry's hosts and writes that folder, and has nothing
 //! of the server's; no code of a package runs in it. In the second the folder can only be
@@ -14,26 +15,22 @@ use std::{
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
-use crate::{
-    egress::{Egress, OwnListeners, Rule},
-    link::StartError,
-    process::Command,
-    sandbox::Policy,
-};
+use crate::{egress::OwnListeners, link::StartError, process::Command};
 
 mod npm;
 mod place;
 mod request;
 mod run;
+mod site;
+mod uv;
 
-use place::{Note, Place};
-use request::Request;
+use place::{InUse, Note, Place};
+use request::{Manager, Request};
 use run::Said;
+use site::Site;
 
 /// An installation that takes longer is broken off.
 const INSTALL_MAX: Duration = Duration::from_secs(300);
-/// The same for what it may write.
-const INSTALL_MAX_BYTES: u64 = 2 << 30;
 /// What will not heal by itself is not asked of a registry again before: each call of a
 /// parked server is a reason to try.
 const HOPELESS_FOR: Duration = Duration::from_secs(60);
@@ -48,9 +45,23 @@ pub struct Packages {
     tasks: TaskTracker,
     /// Instances that start side by side install once.
     turn: tokio::sync::Mutex<()>,
-    ready: Mutex<Option<Command>>,
+    ready: Mutex<Option<Ready>>,
     /// Why it cannot be installed, and since when that is known.
     hopeless: Mutex<Option<(Instant, String)>>,
+}
+
+/// Nobody removes it while it is known here.
+#[derive(Clone)]
+struct Ready {
+    command: Command,
+    folder: PathBuf,
+    _in_use: Arc<InUse>,
+}
+
+/// What the user has configured, by whose packages they are.
+enum Settings {
+    Npm(npm::Settings),
+    Uv(uv::Settings),
 }
 
 impl Packages {
@@ -82,7 +93,7 @@ impl Packages {
     pub fn ready(&self) -> Option<Command> {
         let ready = self.ready.lock().unwrap_or_else(PoisonError::into_inner).clone()?;
         // The user may have tidied up.
-        ready.sandbox.read.last().is_some_and(|folder| folder.is_dir()).then_some(ready)
+        ready.folder.is_dir().then_some(ready.command)
     }
 
     /// What to run, installed first where it is not there.
@@ -107,21 +118,35 @@ impl Packages {
     }
 
     async fn prepare(&self) -> Result<Command, StartError> {
-        let settings = npm::settings(&self.server, &self.tasks).await?;
+        let (settings, made_of) = match self.request.manager {
+            Manager::Npx => {
+                let settings = npm::settings(&self.server, &self.tasks).await?;
+                let made_of = format!("{:?}", settings.registries);
+                (Settings::Npm(settings), made_of)
+            }
+            Manager::Uvx => {
+                let settings = uv::settings(&self.request, &self.server, &self.tasks).await?;
+                let made_of = settings.made_of();
+                (Settings::Uv(settings), made_of)
+            }
+        };
         let user = self.server.sandbox.user.as_deref().unwrap_or_default();
-        let Request { packages, bin, .. } = &self.request;
-        let made_of = format!("{:?}", ("npx", packages, bin, user, &settings.registries));
+        let Request { manager, packages, bin, options, .. } = &self.request;
+        let made_of = format!("{:?}", (manager, packages, bin, options, user, made_of));
         let place = Place::new(&self.folder, &made_of);
+        // Before it is looked at: from here on nobody removes it.
+        let in_use = Arc::new(place.use_it(INSTALL_MAX).await?);
         let note = match place.note(&self.request) {
             Some(note) => note,
             None => self.install(&place, &settings).await?,
         };
         let command = self.program(&place, &note);
-        *self.ready.lock().unwrap_or_else(PoisonError::into_inner) = Some(command.clone());
+        let ready = Ready { command: command.clone(), folder: place.done(), _in_use: in_use };
+        *self.ready.lock().unwrap_or_else(PoisonError::into_inner) = Some(ready);
         Ok(command)
     }
 
-    async fn install(&self, place: &Place, settings: &npm::Settings) -> Result<Note, StartError> {
+    async fn install(&self, place: &Place, settings: &Settings) -> Result<Note, StartError> {
         let _held = place.hold(INSTALL_MAX).await?;
         // Somebody else may have had the same wish.
         if let Some(note) = place.note(&self.request) {
@@ -129,25 +154,18 @@ impl Packages {
         }
         tracing::info!(server = %self.server.name, "installing {}", self.request);
         let staging = place.clear().await?;
-        let command = npm::install(&self.request, settings, &self.server, &staging)?;
-        let plan = command.plan().map_err(|error| refused(run::start_error(error)))?;
-        npm::furnish(&staging, settings, plan.identity.as_ref()).map_err(|error| place.failed(error))?;
-        let denied = Arc::<Mutex<Vec<String>>>::default();
-        let told = denied.clone();
-        let rule = Rule::new(&self.server.name, &settings.hosts()?, self.own.clone()).trusting_names();
-        let egress = Egress::new(
-            rule,
-            Arc::new(move |denial| {
-                told.lock().unwrap_or_else(PoisonError::into_inner).push(format!("{}:{}", denial.host, denial.port));
-            }),
-        );
-        let said = run::run(&command, Some(egress), INSTALL_MAX, &self.tasks).await.map_err(refused)?;
-        if !said.succeeded {
-            let denied = denied.lock().unwrap_or_else(PoisonError::into_inner).first().cloned();
-            return Err(npm::failure(&self.request, &said, denied.as_deref()));
-        }
-        let note = npm::program(&self.request, &staging).map_err(StartError::Permanent)?;
-        npm::tidy(&staging).await.map_err(|error| place.failed(error))?;
+        let site = Site {
+            request: &self.request,
+            server: &self.server,
+            place,
+            staging: &staging,
+            own: &self.own,
+            tasks: &self.tasks,
+        };
+        let note = match settings {
+            Settings::Npm(settings) => npm::install(&site, settings).await?,
+            Settings::Uv(settings) => uv::install(&site, settings).await?,
+        };
         place.keep(&note).map_err(|error| place.failed(error))?;
         Ok(note)
     }
@@ -155,37 +173,15 @@ impl Packages {
     fn program(&self, place: &Place, note: &Note) -> Command {
         let folder = place.done();
         let file = folder.join(&note.file);
-        let (program, script) = match note.is_script {
-            true => ("node".to_owned(), Some(file.into_os_string())),
-            false => (file.display().to_string(), None),
+        let (program, script) = match (note.is_script, self.request.manager) {
+            (true, Manager::Npx) => ("node".to_owned(), Some(file.into_os_string())),
+            // Its first line names the place where it was made.
+            (true, Manager::Uvx) => (file.with_file_name("python").display().to_string(), Some(file.into_os_string())),
+            (false, _) => (file.display().to_string(), None),
         };
         let args = script.into_iter().chain(self.request.args.iter().cloned()).collect();
         let mut sandbox = self.server.sandbox.clone();
         sandbox.read.push(folder);
         Command { program, args, sandbox, ..self.server.clone() }
     }
-}
-
-/// What the sandbox of an installation lacks is not to be written into the server's own.
-fn refused(error: StartError) -> StartError {
-    match error {
-        StartError::Refused(why) => StartError::Refused(format!(
-            "its package cannot be installed confined: {why} (or install it yourself, and name its program in command)"
-        )),
-        other => other,
-    }
-}
-
-/// Of the first phase: nothing but the folder, the registry and what the manager needs.
-fn confined(server: &Command, settings: &npm::Settings, staging: &Path) -> Result<Policy, StartError> {
-    use crate::sandbox::{Limits, Network};
-    Ok(Policy {
-        read: settings.read.clone(),
-        write: vec![staging.to_owned()],
-        network: Network::Allow(settings.hosts()?),
-        env: settings.env.clone(),
-        user: server.sandbox.user.clone(),
-        limits: Limits { disk_bytes: Some(INSTALL_MAX_BYTES), ..Limits::default() },
-        ..Policy::default()
-    })
 }

@@ -5,21 +5,13 @@
 
 #![cfg(target_os = "linux")]
 
-use std::{
-    collections::HashMap,
-    io::{BufRead as _, BufReader, Write as _},
-    net::{TcpListener, TcpStream},
-    path::PathBuf,
-    process::Output,
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+use std::{path::PathBuf, process::Output, time::Duration};
 
 use serde_json::{Value, json};
 
 mod support;
 
-use support::{Gateway, Launch, failure_of, process, scratch::Scratch, text_of, tools};
+use support::{Gateway, Launch, Registry, failure_of, process, scratch::Scratch, text_of, tools};
 
 const COMMAND: Duration = Duration::from_secs(120);
 
@@ -217,70 +209,15 @@ async fn without_namespaces_nothing_is_installed() {
     assert!(installed(&gateway.folder).iter().all(|path| !path.join("node_modules").exists()));
 }
 
-/// Answers every GET with what it was given for that path, and notes what was asked for.
-struct Registry {
-    address: std::net::SocketAddr,
-    files: Arc<Mutex<HashMap<String, Vec<u8>>>>,
-    asked: Arc<Mutex<Vec<String>>>,
-    credentials: Arc<Mutex<Vec<String>>>,
-}
-
-impl Registry {
-    fn start() -> Registry {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
-        let address = listener.local_addr().expect("it has an address");
-        let registry = Registry { address, files: Arc::default(), asked: Arc::default(), credentials: Arc::default() };
-        let (files, asked, credentials) =
-            (registry.files.clone(), registry.asked.clone(), registry.credentials.clone());
-        std::thread::spawn(move || {
-            for stream in listener.incoming().flatten() {
-                let _ = answer(stream, &files, &asked, &credentials);
-            }
-        });
-        registry
-    }
-
-    fn url(&self, path: &str) -> String {
-        format!("http://{}{path}", self.address)
-    }
-
-    /// A package with one version, whose archive is said to be at `archive`.
-    fn publish(&self, name: &str, archive: &str, bytes: Vec<u8>) {
-        let version = json!({ "name": name, "version": "1.0.0", "bin": { name: "a.js" },
-            "scripts": { "postinstall": SCRIPT }, "hasInstallScript": true, "dist": { "tarball": archive } });
-        let document = json!({ "name": name, "dist-tags": { "latest": "1.0.0" }, "versions": { "1.0.0": version } });
-        let mut files = self.files.lock().expect("nobody has panicked");
-        files.insert(format!("/{name}"), document.to_string().into_bytes());
-        files.insert(format!("/{name}.tgz"), bytes);
-    }
-
-    fn asked(&self) -> Vec<String> {
-        self.asked.lock().expect("nobody has panicked").clone()
-    }
-}
-
 const SCRIPT: &str = "env > left-by-script; touch left-by-script";
 
-fn answer(
-    mut stream: TcpStream,
-    files: &Mutex<HashMap<String, Vec<u8>>>,
-    asked: &Mutex<Vec<String>>,
-    credentials: &Mutex<Vec<String>>,
-) -> std::io::Result<()> {
-    let mut lines = BufReader::new(stream.try_clone()?).lines();
-    let first = lines.next().unwrap_or_else(|| Ok(String::new()))?;
-    for line in lines.map_while(Result::ok).take_while(|line| !line.is_empty()) {
-        if let Some(told) = line.to_ascii_lowercase().strip_prefix("authorization: ") {
-            credentials.lock().expect("nobody has panicked").push(told.to_owned());
-        }
-    }
-    let path = first.split(' ').nth(1).unwrap_or_default().to_owned();
-    let found = files.lock().expect("nobody has panicked").get(&path).cloned();
-    asked.lock().expect("nobody has panicked").push(path);
-    let (status, body) = found.map_or(("404 Not Found", Vec::new()), |body| ("200 OK", body));
-    let head = format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", body.len());
-    stream.write_all(head.as_bytes())?;
-    stream.write_all(&body)
+/// A package with one version, whose archive is said to be at `archive`.
+fn publish(registry: &Registry, name: &str, archive: &str, bytes: Vec<u8>) {
+    let version = json!({ "name": name, "version": "1.0.0", "bin": { name: "a.js" },
+        "scripts": { "postinstall": SCRIPT }, "hasInstallScript": true, "dist": { "tarball": archive } });
+    let document = json!({ "name": name, "dist-tags": { "latest": "1.0.0" }, "versions": { "1.0.0": version } });
+    registry.put(&format!("/{name}"), "application/json", document.to_string());
+    registry.put(&format!("/{name}.tgz"), "application/gzip", bytes);
 }
 
 fn archive(folder: &Scratch, name: &str) -> Vec<u8> {
@@ -302,9 +239,9 @@ fn an_installation_reaches_the_registry_alone_and_runs_no_script() {
     }
     let (folder, registry, other) = (Scratch::new(), Registry::start(), Registry::start());
     let bytes = archive(&folder, "small");
-    registry.publish("small", &registry.url("/small.tgz"), bytes.clone());
-    registry.publish("sent-on", &other.url("/sent-on.tgz"), bytes.clone());
-    other.publish("sent-on", "", bytes);
+    publish(&registry, "small", &registry.url("/small.tgz"), bytes.clone());
+    publish(&registry, "sent-on", &other.url("/sent-on.tgz"), bytes.clone());
+    publish(&other, "sent-on", "", bytes);
     let config =
         npx("small", &["small"], "env = { TOKEN = \"s3cret-of-the-server\" }") + &npx("sent-on", &["sent-on"], "");
     let config = folder.write("servers.toml", &config);
@@ -322,7 +259,7 @@ fn an_installation_reaches_the_registry_alone_and_runs_no_script() {
     let [own] = &installed(&folder)[..] else { panic!("{:?}", installed(&folder)) };
     assert!(String::from_utf8_lossy(&shown.stdout).contains(&own.display().to_string()), "{shown:?}");
     assert_eq!(registry.asked(), ["/small", "/small.tgz"]);
-    let told = registry.credentials.lock().expect("nobody has panicked").clone();
+    let told = registry.credentials();
     assert!(!told.is_empty() && told.iter().all(|told| told == "bearer for-the-registry"), "{told:?}");
     let mut files: Vec<_> = std::fs::read_dir(own.join("node_modules/small"))
         .expect("it is there")
@@ -341,4 +278,11 @@ fn an_installation_reaches_the_registry_alone_and_runs_no_script() {
     let expected = format!("comes from {}, which is none of npm's registries here", other.address);
     assert!(!refused.status.success() && said.contains(&expected), "{refused:?}");
     assert_eq!((registry.asked().len(), other.asked()), (3, Vec::new()));
+    // With the line that the reason names it is there.
+    let line = format!("install_hosts = [\"{}\"]", other.address);
+    assert!(said.contains(&format!("to allow: {line} under [servers.sent-on.sandbox]")), "{said}");
+    let more = npx("sent-on", &["sent-on"], &format!("[servers.sent-on.sandbox]\n{line}"));
+    folder.write("servers.toml", &more);
+    assert!(show("sent-on").status.success());
+    assert_eq!(other.asked(), ["/sent-on.tgz"]);
 }

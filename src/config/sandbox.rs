@@ -21,6 +21,7 @@ pub(super) fn read(entry: &Entry<'_>) -> Option<Sandbox> {
             network: table.take("network", network).unwrap_or(base.network),
             env: table.take("env", |entry| entry.list(NOT_NAMES, variable_name)).unwrap_or_default(),
             launcher: table.take("launcher", launcher).unwrap_or(base.launcher),
+            install_hosts: table.take("install_hosts", |entry| entry.list(NO_PLACES, destination)).unwrap_or_default(),
             tier: table.take("tier", tier).unwrap_or(base.tier),
             user: table.take("user", Entry::nonempty),
             unix_sockets: table.take("unix_sockets", Entry::boolean).unwrap_or(base.unix_sockets),
@@ -36,6 +37,7 @@ fn of_profile(profile: Profile) -> Sandbox {
     Sandbox { profile, network, tier, ..Sandbox::default() }
 }
 
+const NO_PLACES: &str = "not a list; write [\"api.example.com:443\"]";
 const NOT_NAMES: &str = "not a list of names; write [\"GITHUB_TOKEN\"]";
 
 /// The name of a variable of the environment.
@@ -60,12 +62,11 @@ fn network(entry: &Entry<'_>) -> Option<Network> {
             _ => entry.refuse(WANTED),
         };
     }
-    const NOT_ALLOWED: &str = "not a list; write [\"api.example.com:443\"]";
     let allow = |table: &mut Table<'_>| {
         if !table.has("allow") {
             return table.refuse("needs allow: write { allow = [\"api.example.com:443\"] }");
         }
-        table.take("allow", |entry| entry.list(NOT_ALLOWED, destination))
+        table.take("allow", |entry| entry.list(NO_PLACES, destination))
     };
     entry.table("", allow)?.map(Network::Allow)
 }

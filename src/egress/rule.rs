@@ -16,8 +16,8 @@ pub struct Rule {
     pub server: String,
     allowed: Vec<Destination>,
     own: OwnListeners,
-    /// A name on the list stands for whatever addresses it has.
-    trusts_names: bool,
+    /// Of the list, names that stand for whatever addresses they have.
+    trusted: Vec<Destination>,
 }
 
 /// Why a connection was not made.
@@ -46,14 +46,14 @@ impl fmt::Display for Denial {
 
 impl Rule {
     pub fn new(server: &str, allowed: &[Destination], own: OwnListeners) -> Self {
-        Rule { server: server.to_owned(), allowed: allowed.to_vec(), own, trusts_names: false }
+        Rule { server: server.to_owned(), allowed: allowed.to_vec(), own, trusted: Vec::new() }
     }
 
     /// For names that the user has given to a program of his own, which may well be in
     /// a network of his own. Seawall itself is none of them.
     #[must_use]
-    pub fn trusting_names(self) -> Self {
-        Rule { trusts_names: true, ..self }
+    pub fn trusting(self, names: &[Destination]) -> Self {
+        Rule { trusted: names.to_vec(), ..self }
     }
 
     pub fn allowed(&self) -> &[Destination] {
@@ -62,16 +62,8 @@ impl Rule {
 
     /// Before anything is resolved.
     pub(super) fn permits_name(&self, host: &str, port: u16) -> Result<(), Denial> {
-        let host = host.trim_end_matches('.').to_ascii_lowercase();
-        let is_allowed = |allowed: &Destination| {
-            allowed.port == port
-                && match allowed.host.strip_prefix('*') {
-                    // `*.example.com` is every name below it, and not itself.
-                    Some(suffix) => host.len() > suffix.len() && host.ends_with(suffix) && !is_address(&host),
-                    None => allowed.host == host,
-                }
-        };
-        if self.allowed.iter().any(is_allowed) {
+        let host = plain_name(host);
+        if is_among(&self.allowed, &host, port) {
             return Ok(());
         }
         let shown = crate::text::quote(&host, 100);
@@ -110,7 +102,10 @@ impl Rule {
             allowed.port == address.port()
                 && allowed.host.trim_start_matches('[').trim_end_matches(']').parse() == Ok(ip)
         });
-        is_named || self.trusts_names || is_public(ip) || (host == "localhost" && ip.is_loopback())
+        is_named
+            || is_among(&self.trusted, &plain_name(host), address.port())
+            || is_public(ip)
+            || (host == "localhost" && ip.is_loopback())
     }
 
     /// At any address of this machine: a port of seawall's is seawall's.
@@ -131,12 +126,27 @@ impl Rule {
     }
 }
 
+fn plain_name(host: &str) -> String {
+    host.trim_end_matches('.').to_ascii_lowercase()
+}
+
+fn is_among(places: &[Destination], host: &str, port: u16) -> bool {
+    places.iter().any(|place| {
+        place.port == port
+            && match place.host.strip_prefix('*') {
+                // `*.example.com` is every name below it, and not itself.
+                Some(suffix) => host.len() > suffix.len() && host.ends_with(suffix) && !is_address(host),
+                None => place.host == host,
+            }
+    })
+}
+
 fn is_address(host: &str) -> bool {
     host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>().is_ok()
 }
 
 /// An address of version 4 in the clothes of one of version 6 is the former.
-fn plain(ip: IpAddr) -> IpAddr {
+pub(super) fn plain(ip: IpAddr) -> IpAddr {
     match ip {
         IpAddr::V4(_) => ip,
         IpAddr::V6(v6) => embedded(v6).map_or(ip, IpAddr::V4),
@@ -242,8 +252,14 @@ mod tests {
 
     #[test]
     fn trusted_names_may_lead_inside_but_not_to_seawall() {
-        let rule = rule(&[("packages.corp.example", 443), ("packages.corp.example", 8420)]).trusting_names();
+        let places = [("packages.corp.example", 443), ("packages.corp.example", 8420), ("files.example", 443)];
+        let rule = rule(&places);
+        let trusted = rule.allowed()[..2].to_vec();
+        let rule = rule.trusting(&trusted);
         assert!(rule.permits_addresses("packages.corp.example", 443, &[at("10.0.0.1:443")]).is_ok());
+        assert!(rule.permits_addresses("Packages.corp.example.", 443, &[at("10.0.0.1:443")]).is_ok());
+        assert!(rule.permits_addresses("files.example", 443, &[at("10.0.0.1:443")]).is_err());
+        assert!(rule.permits_addresses("files.example", 443, &[at("93.184.216.34:443")]).is_ok());
         assert!(rule.permits_name("other.example", 443).is_err());
         assert!(rule.permits_addresses("packages.corp.example", 8420, &[at("127.0.0.1:8420")]).is_err());
     }

@@ -12,11 +12,15 @@ use std::{
     time::Duration,
 };
 
-use serde::Deserialize;
 use serde_json::Value;
 use tokio_util::task::TaskTracker;
 
-use super::{Said, confined, place, request::Request, run};
+use super::{
+    Site,
+    place::{self, Note},
+    run,
+    site::Hosts,
+};
 use crate::{
     link::StartError,
     process::Command,
@@ -24,9 +28,10 @@ use crate::{
     text,
 };
 
+mod failure;
 mod program;
 
-pub(super) use program::program;
+use program::program;
 
 const CONFIG_TIMEOUT: Duration = Duration::from_secs(60);
 const CONFIG_MAX_BYTES: u64 = 256 << 10;
@@ -119,7 +124,7 @@ impl Settings {
         settings
     }
 
-    pub(super) fn hosts(&self) -> Result<Vec<Destination>, StartError> {
+    fn hosts(&self) -> Result<Vec<Destination>, StartError> {
         let mut hosts = Vec::new();
         for (key, url) in &self.registries {
             let host = destination(url).ok_or_else(|| {
@@ -156,14 +161,28 @@ fn variables(line: &str) -> impl Iterator<Item = String> {
     parts.map(|(name, _)| name.trim_end_matches('?').to_owned()).filter(|name| std::env::var_os(name).is_some())
 }
 
+pub(super) async fn install(site: &Site<'_>, settings: &Settings) -> Result<Note, StartError> {
+    let mut hosts = Hosts { configured: settings.hosts()?, ..Hosts::default() };
+    hosts.configured.extend(site.server.sandbox.install_hosts.iter().cloned());
+    let command = command(site, settings, &hosts);
+    let identity = site.identity(&command)?;
+    let failed = |error| site.place.failed(error);
+    furnish(site.staging, settings, identity.as_ref()).map_err(failed)?;
+    let (said, denied) = site.run(&command, &hosts).await?;
+    if !said.succeeded {
+        return Err(match denied.first() {
+            Some(place) => failure::elsewhere(site, &said, place),
+            None => failure::why(site.request, &said),
+        });
+    }
+    let note = program(site.request, site.staging).map_err(StartError::Permanent)?;
+    tidy(site.staging).await.map_err(failed)?;
+    Ok(note)
+}
+
 /// The installation as a confined command.
-pub(super) fn install(
-    request: &Request,
-    settings: &Settings,
-    server: &Command,
-    staging: &Path,
-) -> Result<Command, StartError> {
-    let path = |name: &str| staging.join(name).display().to_string();
+fn command(site: &Site<'_>, settings: &Settings, hosts: &Hosts) -> Command {
+    let path = |name: &str| site.staging.join(name).display().to_string();
     let env = [
         ("npm_config_userconfig", path(RC)),
         ("npm_config_globalconfig", path("seawall-no-npmrc")),
@@ -175,21 +194,14 @@ pub(super) fn install(
         ("npm_config_fetch_retry_mintimeout", "1000".to_owned()),
     ];
     let args = ["install", "--json", "--ignore-scripts", "--no-audit", "--no-fund", "--"].iter().copied();
-    Ok(Command {
-        program: npm_beside(&server.program),
-        args: args.chain(request.packages.iter().map(String::as_str)).map(OsString::from).collect(),
-        env: env.map(|(name, value)| (name.to_owned(), value)).into(),
-        cwd: staging.to_owned(),
-        sandbox: confined(server, settings, staging)?,
-        // The state folder is one of these, and the packages are in it: nothing of the
-        // others is given.
-        protected: Vec::new(),
-        ..server.clone()
-    })
+    let args = args.chain(site.request.packages.iter().map(String::as_str)).map(OsString::from).collect();
+    let policy = site.confined(hosts, settings.read.clone(), settings.env.clone());
+    let env = env.map(|(name, value)| (name.to_owned(), value)).into();
+    Command { env, ..site.command(npm_beside(&site.server.program), args, policy) }
 }
 
 /// What npm finds in its folder, which is handed to whoever installs.
-pub(super) fn furnish(staging: &Path, settings: &Settings, user: Option<&Identity>) -> std::io::Result<()> {
+fn furnish(staging: &Path, settings: &Settings, user: Option<&Identity>) -> std::io::Result<()> {
     let mut options = std::fs::OpenOptions::new();
     options.write(true).create_new(true);
     let mut rc = options.mode(0o600).open(staging.join(RC))?;
@@ -205,60 +217,13 @@ pub(super) fn furnish(staging: &Path, settings: &Settings, user: Option<&Identit
 }
 
 /// Credentials and caches are not for the server.
-pub(super) async fn tidy(staging: &Path) -> std::io::Result<()> {
+async fn tidy(staging: &Path) -> std::io::Result<()> {
     tokio::fs::remove_file(staging.join(RC)).await?;
     match tokio::fs::remove_dir_all(staging.join(CACHE)).await {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
     }
 }
-
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct Failed {
-    error: Problem,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct Problem {
-    code: String,
-    summary: String,
-}
-
-/// Why it was not installed, and whether trying again may help.
-pub(super) fn failure(request: &Request, said: &Said, denied: Option<&str>) -> StartError {
-    let Failed { error } = serde_json::from_str(&said.output).unwrap_or_default();
-    let summary = if error.summary.is_empty() { &said.last_words } else { &error.summary };
-    let why = text::quote(summary.trim(), 250);
-    if let Some(host) = denied {
-        return StartError::Permanent(format!(
-            "{request} cannot be installed: it comes from {host}, which is none of npm's registries here ({why})"
-        ));
-    }
-    match &*error.code {
-        "E404" => StartError::Permanent(format!("there is no package {request} in npm's registry: {why}")),
-        "ETARGET" | "ENOVERSIONS" => StartError::Permanent(format!("there is no such version of {request}: {why}")),
-        "E401" | "E403" | "ENEEDAUTH" => {
-            StartError::Permanent(format!("npm's registry does not give {request}: {why}; see npm login"))
-        }
-        code if code.starts_with("E5") || UNREACHABLE.contains(&code) => {
-            StartError::Transient(format!("npm's registry cannot be reached to install {request}: {why}"))
-        }
-        _ => StartError::Transient(format!("{request} cannot be installed: {why}")),
-    }
-}
-
-const UNREACHABLE: [&str; 8] = [
-    "ECONNREFUSED",
-    "ECONNRESET",
-    "ENOTFOUND",
-    "EAI_AGAIN",
-    "ETIMEDOUT",
-    "ENETUNREACH",
-    "EHOSTUNREACH",
-    "ERR_SOCKET_TIMEOUT",
-];
 
 #[cfg(test)]
 mod tests;

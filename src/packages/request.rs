@@ -1,134 +1,63 @@
-//! What a command line of `npx` asks for. Only what names packages of a registry is
-//! understood; the rest is refused in words, since guessing would run something else.
+//! What a command line of `npx` or `uvx` asks for. Only what names packages of a registry
+//! is understood; the rest is refused in words, since guessing would run something else.
 
 use std::{ffi::OsString, fmt, path::Path};
+
+use serde::{Deserialize, Serialize};
 
 use crate::{
     process::Command,
     sandbox::{Launcher, Profile},
 };
 
+mod npx;
+mod uvx;
+
+pub(super) use uvx::bare;
+
 /// Packages, and the program among theirs that is to be run.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Request {
-    /// `name`, `@scope/name`, each with `@version` or without.
+    pub(super) manager: Manager,
+    /// As the manager itself reads them, the one with the program first.
     pub(super) packages: Vec<String>,
     /// `None` is the one that the package is named after.
     pub(super) bin: Option<String>,
+    /// Which Python shall run it.
+    pub(super) python: Option<String>,
+    /// For the manager: where from, which versions.
+    pub(super) options: Vec<String>,
     /// Of the program itself; they make no other installation.
     pub(super) args: Vec<OsString>,
 }
 
-const SWITCHES: [&str; 6] = ["-y", "--yes", "-q", "--quiet", "--prefer-online", "--prefer-offline"];
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Manager {
+    #[default]
+    Npx,
+    Uvx,
+}
 
 impl Request {
     pub(super) fn of(server: &Command) -> Result<Option<Request>, String> {
-        let is_npx = match server.sandbox.launcher {
-            _ if server.sandbox.profile == Profile::Off => false,
-            Launcher::Auto => Path::new(&server.program).file_name().is_some_and(|name| name == "npx"),
-            Launcher::Npx => true,
-            Launcher::Uvx | Launcher::None => false,
-        };
-        if is_npx { Request::of_npx(&server.args).map(Some) } else { Ok(None) }
-    }
-
-    fn of_npx(args: &[OsString]) -> Result<Request, String> {
-        const HOW: &str = "write npx -y PACKAGE@VERSION and the program's arguments, or launcher = \"none\" to run npx \
-                           itself";
-        let mut packages = Vec::new();
-        let mut words = args.iter();
-        let command = loop {
-            let Some(word) = words.next().map(|word| word.to_string_lossy()) else {
-                return Err(format!("npx is told no package; {HOW}"));
-            };
-            match &*word {
-                "--" => {}
-                word if SWITCHES.contains(&word) => {}
-                "-p" | "--package" => packages.extend(words.next().map(|word| word.to_string_lossy().into_owned())),
-                word => match word.strip_prefix("--package=") {
-                    Some(package) => packages.push(package.to_owned()),
-                    None if word.starts_with('-') => {
-                        return Err(format!("npx with {} is not understood; {HOW}", crate::text::quote(word, 60)));
-                    }
-                    None => break word.to_owned(),
-                },
-            }
-        };
-        let (packages, bin) = if packages.is_empty() { (vec![command], None) } else { (packages, Some(command)) };
-        if let Some(other) = packages.iter().find(|package| !is_of_registry(package)) {
-            let shown = crate::text::quote(other, 100);
-            return Err(format!("npx: {shown} is not the name of a package in a registry; {HOW}"));
+        let program = Path::new(&server.program).file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        let is_tool_run = program == "uv" && server.args.starts_with(&["tool".into(), "run".into()]);
+        match server.sandbox.launcher {
+            _ if server.sandbox.profile == Profile::Off => Ok(None),
+            Launcher::None => Ok(None),
+            Launcher::Auto if program == "npx" => npx::read(&server.args).map(Some),
+            Launcher::Npx => npx::read(&server.args).map(Some),
+            Launcher::Auto | Launcher::Uvx if is_tool_run => uvx::read(&server.args[2..]).map(Some),
+            Launcher::Auto if program == "uvx" => uvx::read(&server.args).map(Some),
+            Launcher::Uvx => uvx::read(&server.args).map(Some),
+            Launcher::Auto => Ok(None),
         }
-        Ok(Request { packages, bin, args: words.cloned().collect() })
     }
 }
 
 impl fmt::Display for Request {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.packages.join(", "))
-    }
-}
-
-/// No folder, URL, repository or alias: those are fetched from elsewhere.
-fn is_of_registry(spec: &str) -> bool {
-    let is_part = |part: &str| {
-        part.starts_with(|c: char| c.is_ascii_alphanumeric())
-            && part.chars().all(|c| c.is_ascii_alphanumeric() || "._~-".contains(c))
-    };
-    let is_version = |version: &str| {
-        !version.is_empty() && version.chars().all(|c| c.is_ascii_alphanumeric() || "._~^-+<>=*| ".contains(c))
-    };
-    let (scope, rest) = match spec.strip_prefix('@').map(|rest| rest.split_once('/')) {
-        Some(Some((scope, rest))) => (Some(scope), rest),
-        Some(None) => return false,
-        None => (None, spec),
-    };
-    let (name, version) = match rest.split_once('@') {
-        Some((name, version)) => (name, Some(version)),
-        None => (rest, None),
-    };
-    scope.is_none_or(is_part) && is_part(name) && version.is_none_or(is_version)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn read(line: &str) -> Result<Request, String> {
-        Request::of_npx(&line.split(' ').map(OsString::from).collect::<Vec<_>>())
-    }
-
-    #[test]
-    fn packages_and_programs_are_told_apart_as_npx_does() {
-        let plain = read("-y @scope/server@1.2.3 --port 1 -y").expect("understood");
-        assert_eq!((plain.packages, plain.bin), (vec!["@scope/server@1.2.3".to_owned()], None));
-        assert_eq!(plain.args, ["--port", "1", "-y"]);
-        let named = read("--package=server --package other@^2 -- run it").expect("understood");
-        assert_eq!(named.packages, ["server", "other@^2"]);
-        assert_eq!((named.bin.as_deref(), named.args), (Some("run"), vec![OsString::from("it")]));
-    }
-
-    #[test]
-    fn what_comes_from_elsewhere_is_refused() {
-        for other in [
-            "./folder",
-            "../x",
-            "/x",
-            "~/x",
-            "user/repository",
-            "github:user/x",
-            "https://example.com/x.tgz",
-            "x@https://example.com/x.tgz",
-            "x@npm:y",
-            "x@file:y",
-            "@scope",
-            "x@",
-            ".x",
-        ] {
-            assert!(read(&format!("-y {other}")).expect_err(other).contains("not the name of a package"), "{other}");
-        }
-        assert!(read("-y").expect_err("nothing").contains("no package"));
-        assert!(read("-c x").expect_err("a shell").contains("not understood"));
-        assert!(read("--registry=x y").expect_err("an option").contains("not understood"));
     }
 }

@@ -15,6 +15,9 @@ pub struct Policy {
     /// Names of seawall's own variables that are passed through.
     pub env: Vec<String>,
     pub launcher: Launcher,
+    /// What the installation of its packages may reach besides what the package manager is
+    /// configured to.
+    pub install_hosts: Vec<Destination>,
     /// The least protection that is accepted.
     pub tier: WantedTier,
     /// Whom it runs as where seawall runs as root; `None` is nobody.
@@ -32,6 +35,7 @@ impl Default for Policy {
             network: Network::None,
             env: Vec::new(),
             launcher: Launcher::Auto,
+            install_hosts: Vec::new(),
             tier: WantedTier::Auto,
             user: None,
             unix_sockets: false,

@@ -26,6 +26,7 @@ pub mod machine;
 pub mod mcp;
 pub mod process;
 pub mod raw;
+pub mod registry;
 pub mod scratch;
 pub mod service;
 pub mod stdio;
@@ -39,5 +40,6 @@ pub use fixture::{Journal, confined, fixture, fixture_server, hostile, loom_mode
 pub use gateway::{Gateway, Launch};
 pub use http::{Connection, Event, Events, Response};
 pub use mcp::{Client, Hello, failure_of, text_of};
+pub use registry::Registry;
 pub use stdio::StdioClient;
 pub use wait::{poll, wait_until};

@@ -79,6 +79,11 @@ pub fn python_2025() -> Option<(PathBuf, PathBuf)> {
     Some((python, folder.join("packages")))
 }
 
+/// The folder with uv and uvx in it; `None` where there is no python.
+pub fn uv() -> Option<PathBuf> {
+    Some(python("uv.txt")?.with_file_name(""))
+}
+
 /// A file of fixtures/interop.
 pub fn interop(name: &str) -> PathBuf {
     fixtures("interop").join(name)

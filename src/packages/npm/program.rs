@@ -28,7 +28,7 @@ enum Bin {
     Several(BTreeMap<String, String>),
 }
 
-pub(in crate::packages) fn program(request: &Request, staging: &Path) -> Result<Note, String> {
+pub(super) fn program(request: &Request, staging: &Path) -> Result<Note, String> {
     let file = match &request.bin {
         Some(bin) => named(request, bin, staging)?,
         None => only(staging)?,
@@ -37,12 +37,7 @@ pub(in crate::packages) fn program(request: &Request, staging: &Path) -> Result<
     let missing = || format!("the program of {request} is not in its package: {}", file.display());
     let file = root.join(&file).canonicalize().map_err(|_| missing())?;
     let relative = file.strip_prefix(&root).map_err(|_| missing())?.to_owned();
-    Ok(Note {
-        packages: request.packages.clone(),
-        bin: request.bin.clone(),
-        is_script: is_for_node(&file),
-        file: relative,
-    })
+    Ok(Note::of(request, relative, is_for_node(&file)))
 }
 
 /// The one that a single package has, or is named after.

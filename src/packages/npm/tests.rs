@@ -1,11 +1,14 @@
-use super::*;
+use super::{
+    super::{Said, request::Request},
+    *,
+};
 
 fn config(text: &str) -> serde_json::Map<String, Value> {
     serde_json::from_str(text).expect("an object")
 }
 
 fn request(bin: Option<&str>) -> Request {
-    Request { packages: vec!["x".to_owned()], bin: bin.map(str::to_owned), args: Vec::new() }
+    Request { packages: vec!["x".to_owned()], bin: bin.map(str::to_owned), ..Request::default() }
 }
 
 #[test]
@@ -44,17 +47,15 @@ fn said(output: &str) -> Said {
 fn why_it_was_not_installed_is_told_and_whether_to_try_again() {
     let why = |code: &str| said(&format!(r#"{{"error":{{"code":"{code}","summary":"so it is"}}}}"#));
     for (code, expected) in [("E404", "no package x"), ("ETARGET", "no such version of x"), ("E401", "npm login")] {
-        let failed = failure(&request(None), &why(code), None);
+        let failed = failure::why(&request(None), &why(code));
         assert!(matches!(&failed, StartError::Permanent(why) if why.contains(expected)), "{failed}");
     }
     for code in ["E502", "ENOTFOUND"] {
-        let failed = failure(&request(None), &why(code), None);
+        let failed = failure::why(&request(None), &why(code));
         assert!(matches!(&failed, StartError::Transient(why) if why.contains("cannot be reached")), "{failed}");
     }
-    let failed = failure(&request(None), &said("not json"), None);
+    let failed = failure::why(&request(None), &said("not json"));
     assert!(matches!(&failed, StartError::Transient(why) if why.contains("exit code 1")), "{failed}");
-    let failed = failure(&request(None), &why("E403"), Some("cdn.example.com:443"));
-    assert!(failed.to_string().contains("cdn.example.com:443"), "{failed}");
 }
 
 /// A folder as npm leaves it, with one package of these programs.
