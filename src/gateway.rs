@@ -36,6 +36,7 @@ mod served;
 mod shutdown;
 pub mod status;
 mod task;
+mod tidy;
 
 pub use builder::Builder;
 pub(crate) use connect::command_of;

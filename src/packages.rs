@@ -22,12 +22,14 @@ mod place;
 mod request;
 mod run;
 mod site;
+mod sweep;
 mod uv;
 
 use place::{InUse, Note, Place};
 use request::{Manager, Request};
 use run::Said;
 use site::Site;
+pub use sweep::{KEPT_UNUSED, sweep};
 
 /// An installation that takes longer is broken off.
 const INSTALL_MAX: Duration = Duration::from_secs(300);

@@ -8,7 +8,7 @@ use std::{
 use rmcp::ServerHandler;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::{Current, Gateway, Inner, connect::Own, introspect, route_settings};
+use super::{Current, Gateway, Inner, connect::Own, introspect, route_settings, tidy};
 use crate::{
     config::{self, Config},
     link::Connector,
@@ -86,6 +86,7 @@ impl Builder {
         gateway.tell_of_itself(EventType::ServiceStart, serde_json::json!({ "pid": std::process::id() }));
         let _retired = gateway.apply(config);
         gateway.spawn(router.announce());
+        gateway.spawn(tidy::tidy(Arc::downgrade(&gateway.0)));
         gateway
     }
 }

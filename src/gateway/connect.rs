@@ -14,7 +14,7 @@ use crate::{
     config::{self, Kind},
     egress::{Denial, Egress, OwnListeners, Rule},
     link::{Connector, Inbox, Link, StartError},
-    packages::Packages,
+    packages::{self, Packages},
     process::{Command, ledger::Ledger},
     sandbox::{Network, Policy, denial::Wanted},
     store::{Event, EventType, Store},
@@ -140,6 +140,19 @@ pub(crate) async fn command_of(config: &config::Config, entry: &config::Server) 
         Ok(Some(packages)) => packages.prepared().await,
         Err(problem) => Err(StartError::Permanent(problem)),
     })
+}
+
+/// Removes packages that nothing asks for any more; waits for the disk.
+pub(super) fn tidy_packages(config: &config::Config, own: &Own) {
+    let Some(folder) = &own.packages else { return };
+    let commands = config.servers.iter().filter_map(|entry| match &entry.kind {
+        Kind::Command { argv, sandbox } => Some(command(entry, argv, sandbox, own)),
+        _ => None,
+    });
+    let commands: Vec<Command> = commands.collect();
+    for folder in packages::sweep(folder, &commands, packages::KEPT_UNUSED) {
+        tracing::info!("removed a package that nobody has used for a month: {}", folder.display());
+    }
 }
 
 fn command(entry: &config::Server, argv: &[String], sandbox: &Policy, own: &Own) -> Command {
