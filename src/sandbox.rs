@@ -13,6 +13,7 @@ pub(crate) mod linux;
 #[cfg(any(target_os = "macos", test))]
 mod macos;
 mod plan;
+mod planted;
 mod policy;
 #[cfg(not(target_os = "linux"))]
 pub(crate) mod portable;

@@ -15,7 +15,7 @@ use serde_json::json;
 
 mod support;
 
-use support::{Client, Launch, confined, hostile, machine::Machine, scratch::Scratch};
+use support::{Client, Gateway, Launch, confined, hostile, machine::Machine, scratch::Scratch, text_of};
 
 /// Number in docs/sandbox.md, attempt, arguments, and whether only namespaces stop it.
 type Row = (&'static str, &'static str, &'static [&'static str], Needs);
@@ -60,6 +60,7 @@ const TABLE: &[Row] = &[
     ("19", "signal", &["{victim}", "9"], Nothing),
     ("19", "tkill", &["{victim}"], Nothing),
     ("19", "pidfd-signal", &["{victim}"], Nothing),
+    ("19", "signal", &["{gateway}", "0"], Nothing),
     ("20", "limit-others", &["{victim}"], Nothing),
     ("20", "renice", &["{victim}"], Nothing),
     ("21", "forks", &["100"], Namespaces),
@@ -90,6 +91,8 @@ const TABLE: &[Row] = &[
     ("40", "read", &["{config}"], Nothing),
     ("40", "read", &["{database}"], Nothing),
     ("40", "list", &["{state}"], Nothing),
+    ("42", "read", &["{neighbours}"], Nothing),
+    ("42", "signal", &["{neighbour}", "0"], Nothing),
 ];
 
 /// What stands outside, for somebody to get at.
@@ -100,6 +103,8 @@ struct World {
     tcp: TcpListener,
     udp: UdpSocket,
     name: String,
+    /// Of the gateway and of another server of its, and a file in the private home of that.
+    others: [String; 3],
     _unix: [std::os::unix::net::UnixListener; 2],
 }
 
@@ -127,6 +132,7 @@ impl World {
             tcp: TcpListener::bind("127.0.0.1:0").unwrap(),
             udp: UdpSocket::bind("127.0.0.1:0").unwrap(),
             name,
+            others: Default::default(),
             _unix: [by_path, by_name],
         }
     }
@@ -148,6 +154,9 @@ impl World {
             ("{config}", show(self.folder.file("servers.toml"))),
             ("{database}", show(self.folder.file("seawall.db"))),
             ("{state}", show(self.folder.file(".seawall"))),
+            ("{gateway}", self.others[0].clone()),
+            ("{neighbour}", self.others[1].clone()),
+            ("{neighbours}", self.others[2].clone()),
         ];
         let fill =
             |word: &&str| places.iter().fold((*word).to_owned(), |word, (name, place)| word.replace(name, place));
@@ -207,9 +216,23 @@ fn policy(machine: Machine, profile: &str, folder: &Scratch) -> String {
     )
 }
 
+/// See [`World::others`].
+async fn others(machine: Machine, gateway: &Gateway) -> [String; 3] {
+    let client = gateway.client("/mcp/neighbour").await;
+    let told = client.call_tool("environment", json!({})).await;
+    let told: serde_json::Value = serde_json::from_str(text_of(&told)).expect("JSON");
+    let file = format!("{}/kept", told["env"]["HOME"].as_str().expect("it has a home"));
+    let wrote = client.call_tool("write", json!({"path": file, "text": "SECRET"})).await;
+    assert_eq!(text_of(&wrote), "written");
+    let neighbour = machine.status_of("neighbour", &gateway.config())["pid"].to_string();
+    // With a file system of its own it is not where it says.
+    let file = if machine.has_namespaces { format!("/proc/{neighbour}/root{file}") } else { file };
+    [gateway.pid().to_string(), neighbour, file]
+}
+
 async fn nothing_gets_through(machine: Machine, profile: &str) {
-    let world = World::new(machine);
-    let config = confined("caged", &policy(machine, profile, &world.folder));
+    let mut world = World::new(machine);
+    let config = confined("caged", &policy(machine, profile, &world.folder)) + &confined("neighbour", "\"standard\"");
     let wrapper = machine.wrapper();
     let words: Vec<&str> = wrapper.iter().map(String::as_str).collect();
     std::fs::write(world.folder.file("servers.toml"), &config).unwrap();
@@ -221,6 +244,7 @@ async fn nothing_gets_through(machine: Machine, profile: &str) {
     assert_eq!(status["network"], "none");
     assert_eq!(status["not_enforced"].as_array().unwrap().is_empty(), machine.has_namespaces, "{status}");
 
+    world.others = others(machine, &gateway).await;
     let client = gateway.client("/mcp/caged").await;
     let mut escapes = Vec::new();
     for (number, attempt, arguments, needs) in TABLE {

@@ -118,6 +118,46 @@ async fn without_namespaces_what_needs_them_is_refused_and_the_rest_says_what_is
 }
 
 #[tokio::test]
+async fn without_landlock_nothing_confined_is_started_and_the_way_out_is_told() {
+    let hostile = support::hostile().display().to_string();
+    let config = confined("standard", "\"standard\"")
+        + &confined("strict", "\"strict\"")
+        + &confined("core", "{ tier = \"core\" }")
+        + &fixture("off", &[]);
+    let gateway = Launch::new(&config).through(&[&hostile, "without-landlock"]).start().await;
+    gateway.ready().await;
+    for server in ["standard", "strict", "core"] {
+        let now = gateway.server(server);
+        let reason = now["reason"].as_str().unwrap_or_default();
+        assert_eq!(now["state"], "parked", "{now}");
+        assert!(reason.contains("Landlock") && reason.contains("sandbox = \"off\""), "{server}: {reason}");
+    }
+    assert_eq!(gateway.server("off")["state"], "ready");
+    let doctor = std::process::Command::new(&hostile)
+        .args(["without-landlock", env!("CARGO_BIN_EXE_seawall"), "doctor", "--json"])
+        .output()
+        .expect("seawall can be run");
+    let told = String::from_utf8_lossy(&doctor.stdout);
+    assert!(!doctor.status.success() && told.contains("Landlock"), "{told}");
+}
+
+#[tokio::test]
+async fn a_program_that_the_servers_user_cannot_run_is_refused() {
+    if !here().is_root {
+        println!("skipped: only root runs servers as somebody else");
+        return;
+    }
+    let folder = Scratch::new();
+    let program = folder.file("server");
+    std::fs::copy("/bin/cat", &program).unwrap();
+    std::fs::set_permissions(&program, std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
+    let gateway = Launch::with_folder(folder, "[servers.x]\ncommand = [\"./server\"]\n").start().await;
+    let rows = gateway.rows("the refusal", "select metadata from events where event_type = 'sandbox_refused'").await;
+    let told = rows[0]["metadata"].as_str().unwrap();
+    assert!(told.contains("user nobody cannot run") && told.contains("user = "), "{told}");
+}
+
+#[tokio::test]
 async fn a_folder_that_the_servers_user_cannot_write_is_refused() {
     if !here().is_root {
         println!("skipped: only root runs servers as somebody else");
@@ -200,6 +240,40 @@ async fn a_private_folder_is_gone_with_its_server_and_with_a_killed_gateway() {
         let private = home.parent().unwrap();
         let gone = async || (!private.exists()).then_some(());
         support::wait_until(std::time::Duration::from_secs(10), "the folder to be gone", gone).await;
+    }
+}
+
+/// A row of the table that takes two starts: what is planted in the first gives nothing in
+/// the second.
+#[tokio::test]
+async fn what_a_server_plants_is_not_what_its_next_start_is_given() {
+    for machine in Machine::all() {
+        let folder = Scratch::new();
+        folder.write("out/data/file", "its own");
+        folder.write("kept/file", "SECRET");
+        machine.settle(folder.path());
+        ["out", "out/data", "out/data/file"].iter().for_each(|path| machine.give(&folder.file(path)));
+        let config = confined("fix", "{ read = [\"./out/data\"], write = [\"./out\"] }");
+        let wrapper = machine.wrapper();
+        let words: Vec<&str> = wrapper.iter().map(String::as_str).collect();
+        let folder = std::sync::Arc::new(folder);
+        let gateway = Launch::with_folder(folder.clone(), &config).through(&words).start().await;
+        gateway.ready().await;
+        let client = gateway.client("/mcp/fix").await;
+        let (data, kept) = (folder.file("out/data").display().to_string(), folder.file("kept").display().to_string());
+        let plant = format!("rm -r {data} && ln -s {kept} {data} && echo planted");
+        let planted = client.call_tool("run", json!({"command": ["/bin/sh", "-c", plant]})).await;
+        assert!(text_of(&planted).contains("planted"), "{machine:?}: {planted}");
+        assert!(std::fs::read_to_string(folder.file("out/data/file")).is_ok_and(|text| text == "SECRET"));
+        let mut restart = machine.owner(env!("CARGO_BIN_EXE_seawall").as_ref());
+        restart.args(["restart", "fix", "--config"]).arg(gateway.config());
+        assert!(restart.status().expect("seawall can be run").success());
+        let rows =
+            gateway.rows("the refusal", "select metadata from events where event_type = 'sandbox_refused'").await;
+        let why = rows[0]["metadata"].as_str().unwrap();
+        assert!(why.contains(&format!("leads to {kept} by a link in a folder that the server may write")), "{why}");
+        let read = client.call_tool("read", json!({"path": format!("{data}/file")})).await;
+        assert!(!read.to_string().contains("SECRET"), "{machine:?}: {read}");
     }
 }
 

@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::resolve::Around;
+use super::{planted, resolve::Around};
 
 /// Programs and libraries of the system.
 const SYSTEM: [&str; 9] =
@@ -41,48 +41,72 @@ const SCRIPTS: [&str; 13] = ["js", "mjs", "cjs", "ts", "mts", "cts", "py", "pyz"
 /// Links are followed, and interpreters of interpreters, so far.
 const CHAIN_MAX: usize = 5;
 
-/// All that exists of it, without links.
-pub(super) fn files(is_strict: bool, around: &Around<'_>) -> Vec<PathBuf> {
+/// What a program needs.
+#[derive(Debug, Default)]
+pub(super) struct Base {
+    /// All that exists of it, without links.
+    pub(super) files: Vec<PathBuf>,
+    /// What something in a folder that the server may write says that it needs: not given
+    /// for that.
+    pub(super) doubtful: Vec<PathBuf>,
+}
+
+/// `write` are the folders that the server may write, without links.
+pub(super) fn files(is_strict: bool, write: &[PathBuf], around: &Around<'_>) -> Base {
     let system = SYSTEM.iter().map(PathBuf::from);
     let etc = ETC.iter().map(|name| Path::new("/etc").join(name));
-    let mut files: Vec<PathBuf> = system.chain(etc).filter_map(|path| path.canonicalize().ok()).collect();
-    of_program(around.program, is_strict, around, CHAIN_MAX, &mut files);
+    let files = system.chain(etc).filter_map(|path| path.canonicalize().ok()).collect();
+    let mut base = Base { files, doubtful: Vec::new() };
+    base.add_program(around.program, is_strict, write, around, CHAIN_MAX);
     // What a runtime is told to run. No other file is given for being named: it may well
     // be a key, in a folder of keys.
-    let script = around.args.iter().map(|arg| around.cwd.join(arg)).find(|path| is_script(path));
-    if let Some(script) = script.and_then(|script| script.canonicalize().ok()) {
-        files.push(package_of(&script, around));
+    let mut words = around.args.iter().map(|arg| around.cwd.join(arg)).filter(|path| has_ending(path));
+    // One that the server could have removed is not skipped for the next one.
+    let script = words.find(|path| path.is_file() || planted::is_below(path, write)).filter(|path| path.is_file());
+    match script.as_deref().map(|script| (script.canonicalize(), planted::leads_out(script, write))) {
+        Some((_, Some(led))) => base.doubtful.push(led),
+        Some((Ok(script), None)) => base.files.push(package_of(&script, around)),
+        _ => {}
     }
-    files
+    base
 }
 
-fn of_program(program: &Path, is_strict: bool, around: &Around<'_>, left: usize, files: &mut Vec<PathBuf>) {
-    let Some(left) = left.checked_sub(1) else { return };
-    // Each step of a chain of links: `venv/bin/python` is more than what it leads to.
-    let mut step = program.to_owned();
-    for _ in 0..CHAIN_MAX {
-        if let Some(folder) = step.parent().and_then(|folder| folder.canonicalize().ok()) {
-            let file = folder.join(step.file_name().unwrap_or_default());
-            files.push(home_of_program(&file, is_strict, around));
+impl Base {
+    fn add_program(&mut self, program: &Path, is_strict: bool, write: &[PathBuf], around: &Around<'_>, left: usize) {
+        let Some(left) = left.checked_sub(1) else { return };
+        if let Some(led) = planted::leads_out(program, write) {
+            return self.doubtful.push(home_of_program(&led, is_strict, around));
         }
-        match std::fs::read_link(&step) {
-            Ok(target) => step = step.parent().unwrap_or(Path::new("/")).join(target),
-            Err(_) => break,
+        // Each step of a chain of links: `venv/bin/python` is more than what it leads to.
+        let mut step = program.to_owned();
+        for _ in 0..CHAIN_MAX {
+            if let Some(folder) = step.parent().and_then(|folder| folder.canonicalize().ok()) {
+                let file = folder.join(step.file_name().unwrap_or_default());
+                self.files.push(home_of_program(&file, is_strict, around));
+            }
+            match std::fs::read_link(&step) {
+                Ok(target) => step = step.parent().unwrap_or(Path::new("/")).join(target),
+                Err(_) => break,
+            }
         }
-    }
-    let Ok(program) = program.canonicalize() else { return };
-    files.push(home_of_program(&program, is_strict, around));
-    if let Some(base) = python_behind(&step, around) {
-        of_program(&base, is_strict, around, left, files);
-    }
-    if let Some(interpreter) = interpreter(&program, around) {
-        of_program(&interpreter, is_strict, around, left, files);
+        let Ok(program) = program.canonicalize() else { return };
+        self.files.push(home_of_program(&program, is_strict, around));
+        let said = [python_behind(&step, around), interpreter(&program, around)];
+        for (next, by) in said.into_iter().zip([&step, &program]) {
+            let Some(next) = next else { continue };
+            if planted::is_below(by, write) {
+                let led = next.canonicalize().unwrap_or(next);
+                self.doubtful.push(home_of_program(&led, is_strict, around));
+            } else {
+                self.add_program(&next, is_strict, write, around, left);
+            }
+        }
     }
 }
 
-fn is_script(path: &Path) -> bool {
+fn has_ending(path: &Path) -> bool {
     let extension = path.extension().and_then(|extension| extension.to_str());
-    extension.is_some_and(|extension| SCRIPTS.contains(&extension)) && path.is_file()
+    extension.is_some_and(|extension| SCRIPTS.contains(&extension))
 }
 
 /// The prefix that a runtime is installed under, `X` of `X/bin/program`; else the folder

@@ -9,6 +9,7 @@ use std::{
 use super::{
     Refusal, base,
     plan::{Bounds, Identity, Plan, is_within},
+    planted,
     policy::{Network, Policy, Profile, WantedTier},
 };
 
@@ -63,10 +64,19 @@ impl Policy {
             return Ok(Plan { identity, ..Plan::off(around.server) });
         }
         let write = self.writable(around)?;
-        let mut read = self.readable(around)?;
+        let mut read = self.readable(around, &write)?;
         let named = read.clone();
-        read.extend(base::files(self.profile == Profile::Strict, around));
+        let base = base::files(self.profile == Profile::Strict, &write, around);
+        read.extend(base.files);
         read.retain(|path| path.exists());
+        if let Some(led) = base.doubtful.iter().find(|led| !is_within(led, &read) && !is_within(led, &write)) {
+            return refuse(format!(
+                "what it runs lies in a folder that it may write, and leads to {}, as the server itself could have \
+                 arranged; where that is as it should be, add \"{0}\" to read under [servers.{}.sandbox]",
+                led.display(),
+                around.server
+            ));
+        }
         simplify(&mut read);
         let masked: Vec<PathBuf> = around.protected.iter().filter_map(|path| path.canonicalize().ok()).collect();
         let masked: Vec<PathBuf> = masked.into_iter().filter(|path| is_within(path, &read)).collect();
@@ -151,12 +161,25 @@ impl Policy {
         Ok((None, vec!["a user of its own: it runs as root".to_owned()]))
     }
 
-    fn readable(&self, around: &Around<'_>) -> Result<Vec<PathBuf>, Refusal> {
-        self.read.iter().map(|path| existing("read", path, around)).collect()
+    fn readable(&self, around: &Around<'_>, write: &[PathBuf]) -> Result<Vec<PathBuf>, Refusal> {
+        self.read
+            .iter()
+            .map(|path| {
+                not_led("read", path, write, around)?;
+                existing("read", path, around)
+            })
+            .collect()
     }
 
     fn writable(&self, around: &Around<'_>) -> Result<Vec<PathBuf>, Refusal> {
-        self.write.iter().map(|path| self.writable_one(path, around)).collect()
+        let all: Vec<PathBuf> =
+            self.write.iter().map(|path| self.writable_one(path, around)).collect::<Result<_, _>>()?;
+        for (at, path) in self.write.iter().enumerate() {
+            let mut others = all.clone();
+            others.remove(at);
+            not_led("write", path, &others, around)?;
+        }
+        Ok(all)
     }
 
     fn writable_one(&self, written: &Path, around: &Around<'_>) -> Result<PathBuf, Refusal> {
@@ -177,6 +200,20 @@ impl Policy {
             )));
         }
         Ok(path)
+    }
+}
+
+/// A link that the server itself may have made does not say what it is given.
+fn not_led(key: &str, path: &Path, write: &[PathBuf], around: &Around<'_>) -> Result<(), Refusal> {
+    match planted::leads_out(&around.cwd.join(path), write) {
+        None => Ok(()),
+        Some(led) => Err(Refusal(format!(
+            "{key}: {} leads to {} by a link in a folder that the server may write, and that it could have made \
+             itself; name {1} in its place (under [servers.{}.sandbox])",
+            path.display(),
+            led.display(),
+            around.server
+        ))),
     }
 }
 

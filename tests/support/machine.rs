@@ -66,12 +66,17 @@ impl Machine {
     }
 
     fn asked_for_sandbox(self, server: &str, config: &Path) -> serde_json::Value {
+        self.status_of(server, config)["sandbox"].clone()
+    }
+
+    /// What `status --json` says of one server, asked by the user that runs the gateway.
+    pub fn status_of(self, server: &str, config: &Path) -> serde_json::Value {
         let mut command = self.owner(env!("CARGO_BIN_EXE_seawall").as_ref());
         command.args(["status", "--json", "--config"]).arg(config);
         let output = command.output().expect("seawall can be run");
         let status: serde_json::Value =
             serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("no JSON: {error}: {output:?}"));
-        status["servers"][server]["sandbox"].clone()
+        status["servers"][server].clone()
     }
 
     /// A command of the user that confined servers are, unconfined.

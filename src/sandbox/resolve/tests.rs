@@ -151,3 +151,53 @@ fn a_line_of_passwd_is_read() {
     assert_eq!((identity.uid, identity.gid), (65534, 65533));
     assert_eq!(find_user(passwd, "no"), None);
 }
+
+#[test]
+fn what_a_server_plants_for_its_next_start_gives_it_nothing_more() {
+    let place = Place::new();
+    let key = place.file("other/key.py", "");
+    let elsewhere = place.file("other/bin/tool", "");
+    std::fs::create_dir_all(place.path("out/venv/bin")).expect("made");
+    let policy = Policy { write: vec![place.path("out")], ..Policy::default() };
+    let refused = |program: &Path, args: &[&str], policy: &Policy, leads: &Path| {
+        let Refusal(why) = place.plan(policy, program, args).expect_err("it was led");
+        let line = format!("add \"{}\" to read under [servers.files.sandbox]", leads.display());
+        assert!(why.contains(&line), "{why}");
+    };
+    let program = place.path("out/server");
+    symlink(&elsewhere, &program).expect("linked");
+    refused(&program, &[], &policy, &place.path("other"));
+    std::fs::remove_file(&program).expect("removed");
+    place.file("out/server", &format!("#!{}\n", elsewhere.display()));
+    refused(&program, &[], &policy, &place.path("other"));
+    place.file("out/server", "#!/bin/sh\n");
+    let plan = place.plan(&policy, &program, &[]).expect("the system's own is everybody's");
+    assert!(!reads(&plan, &key));
+
+    // An environment of Python's, and a script, whose links it may have changed.
+    place.file("out/venv/pyvenv.cfg", &format!("home = {}\n", place.path("other/bin").display()));
+    let python = place.file("out/venv/bin/python", "");
+    refused(&python, &[], &policy, &place.path("other"));
+    let node = place.file("runtime/bin/node", "");
+    let script = place.path("out/server.py");
+    symlink(&key, &script).expect("linked");
+    let words = [script.to_str().expect("text"), key.to_str().expect("text")];
+    refused(&node, &words, &policy, &key);
+    // Nor does it help to take the script away.
+    std::fs::remove_file(&script).expect("removed");
+    assert!(!reads(&place.plan(&policy, &node, &words).expect("a plan"), &key));
+
+    let led = place.path("out/data");
+    symlink(place.path("other"), &led).expect("linked");
+    for (key, policy) in [
+        ("read", Policy { read: vec![led.clone()], ..policy.clone() }),
+        ("write", Policy { write: vec![place.path("out"), led.clone()], ..Policy::default() }),
+    ] {
+        let Refusal(why) = place.plan(&policy, &node, &[]).expect_err(key);
+        assert!(why.starts_with(&format!("{key}: ")) && why.contains("that it could have made"), "{why}");
+    }
+
+    // What the user has named is not in doubt.
+    let named = Policy { read: vec![place.path("other")], ..policy };
+    assert!(place.plan(&named, &python, &[]).is_ok());
+}
