@@ -286,3 +286,33 @@ fn an_installation_reaches_the_registry_alone_and_runs_no_script() {
     assert!(show("sent-on").status.success());
     assert_eq!(other.asked(), ["/sent-on.tgz"]);
 }
+
+/// A server would name a registry of its own, and tell it what it likes by the name, though
+/// it has no network itself.
+#[test]
+fn a_registry_that_a_server_could_have_planted_has_no_say() {
+    if !tools::npx() {
+        return;
+    }
+    let (folder, registry, planted) = (Scratch::new(), Registry::start(), Registry::start());
+    let bytes = archive(&folder, "small");
+    for one in [&registry, &planted] {
+        publish(one, "small", &one.url("/small.tgz"), bytes.clone());
+    }
+    let user = folder.write("user-npmrc", &format!("registry={}\n", registry.url("/")));
+    folder.write("work/.npmrc", &format!("registry={}\n", planted.url("/")));
+    let machine = support::machine::Machine { is_root: rustix::process::geteuid().is_root(), has_namespaces: true };
+    machine.give(&folder.file("work"));
+    for (sandbox, asked, other) in [("{ write = [\"./work\"] }", &registry, &planted), ("{}", &planted, &registry)] {
+        let before = (asked.asked().len(), other.asked().len());
+        let config = npx("small", &["small"], &format!("cwd = \"./work\"\nsandbox = {sandbox}"));
+        let config = folder.write("servers.toml", &config);
+        let mut show = std::process::Command::new(env!("CARGO_BIN_EXE_seawall"));
+        show.args(["sandbox", "show", "small", "--config"]).arg(config).env("npm_config_userconfig", &user);
+        show.current_dir(folder.path());
+        let shown = process::run(show, COMMAND);
+        assert!(shown.status.success(), "{shown:?}");
+        let after = (asked.asked().len(), other.asked().len());
+        assert!(after.0 > before.0 && after.1 == before.1, "{sandbox}: {before:?} {after:?}");
+    }
+}
