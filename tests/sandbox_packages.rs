@@ -185,13 +185,17 @@ async fn a_registry_that_cannot_be_reached_is_tried_again() {
     if !tools::npx() {
         return;
     }
-    // The registry is the one that npm is told by its environment, and nobody listens there.
-    let config = npx("x", &[&pinned("server-memory")], "");
-    let gateway = Launch::new(&config).env("npm_config_registry", "http://127.0.0.1:9/").start().await;
-    gateway.ready().await;
-    let server = gateway.server("x");
-    assert_eq!(server["state"], "backoff", "{server}");
-    assert!(server["reason"].as_str().is_some_and(|why| why.contains("registry cannot be reached")), "{server}");
+    // The registry is the one that npm is told by its environment, seawall's or the server's, and
+    // nobody listens there.
+    let own = "env = { npm_config_registry = \"http://127.0.0.1:9/\" }";
+    for (variable, more) in [("npm_config_registry", ""), ("UNUSED", own)] {
+        let config = npx("x", &[&pinned("server-memory")], more);
+        let gateway = Launch::new(&config).env(variable, "http://127.0.0.1:9/").start().await;
+        gateway.ready().await;
+        let server = gateway.server("x");
+        assert_eq!(server["state"], "backoff", "{server}");
+        assert!(server["reason"].as_str().is_some_and(|why| why.contains("registry cannot be reached")), "{server}");
+    }
 }
 
 #[tokio::test]

@@ -59,14 +59,18 @@ pub(super) async fn settings(server: &Command, tasks: &TaskTracker) -> Result<Se
     let is_set = |name: &str| std::env::var_os(name).is_some();
     let certificates = CERTIFICATES.iter().filter(|name| is_set(name)).map(|name| (*name).to_owned());
     let names = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
-    let names = names.filter(|name| name.to_ascii_lowercase().starts_with("npm_config_"));
+    let is_for_npm = |name: &str| name.to_ascii_lowercase().starts_with("npm_config_");
+    let names = names.filter(|name| is_for_npm(name));
+    // Those that the server is given are for npm by their name: elsewhere the package would be
+    // somebody else's.
+    let env = server.env.iter().filter(|(name, _)| is_for_npm(name)).cloned().collect();
     // The user's own program reads the user's own files: nothing of the package is there yet.
     let sandbox =
         Policy { profile: Profile::Off, env: names.chain(certificates.clone()).collect(), ..Policy::default() };
     let args = ["config", "list", "--json"].map(OsString::from).to_vec();
     let cwd = asked_in(server);
     let program = npm_beside(&server.program);
-    let ask = Command { program, args, env: Vec::new(), cwd: cwd.clone(), sandbox, ..server.clone() };
+    let ask = Command { program, args, env, cwd: cwd.clone(), sandbox, ..server.clone() };
     let said = run::run(&ask, None, CONFIG_TIMEOUT, tasks).await?;
     let config = serde_json::from_str(&said.output).ok().filter(|_| said.succeeded);
     let Some(Value::Object(config)) = config else {
