@@ -17,7 +17,7 @@ use serde_json::value::RawValue;
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
     net::{UnixListener, UnixStream, unix},
-    sync::Semaphore,
+    sync::{OwnedSemaphorePermit, Semaphore},
     time::{MissedTickBehavior, timeout},
 };
 
@@ -37,6 +37,8 @@ pub use tools::{CallError, ToolLine, call_tool, list_tools};
 /// Paths of Unix sockets are limited to about a hundred bytes.
 const SOCKET_PATH_MAX_BYTES: usize = 100;
 const CONNECTIONS_MAX: usize = 256;
+/// Of `seawall stdio`, which stay: apart, so that the gateway can still be asked.
+const JOINED_MAX_CLIENTS: usize = 256;
 /// A request must have arrived by then.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 const REQUEST_MAX_BYTES: u64 = 64 * 1024 * 1024;
@@ -184,6 +186,7 @@ pub fn bind(state: &Path) -> io::Result<UnixListener> {
 /// Answers until dropped.
 pub async fn serve(mut listener: UnixListener, state: &Path, gateway: Gateway, reloader: Arc<reload::Reloader>) {
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let joined = Arc::new(Semaphore::new(JOINED_MAX_CLIENTS));
     let mut look = tokio::time::interval(STILL_THERE);
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -208,15 +211,14 @@ pub async fn serve(mut listener: UnixListener, state: &Path, gateway: Gateway, r
         if !is_same_user(&stream) {
             continue;
         }
-        let (gateway, reloader) = (gateway.clone(), reloader.clone());
+        let (gateway, reloader, joined) = (gateway.clone(), reloader.clone(), joined.clone());
         let farewell = gateway.farewell_signal();
         gateway.tasks().clone().spawn(async move {
             tokio::select! {
-                () = connection(stream, &gateway, &reloader) => {}
+                () = connection(stream, &gateway, &reloader, place, joined) => {}
                 // Who has been silent, or does not read, must not keep the gateway.
                 () = async { farewell.cancelled().await; tokio::time::sleep(LAST_WORDS_TIMEOUT).await } => {}
             }
-            drop(place);
         });
     }
 }
@@ -231,7 +233,13 @@ fn bind_again(listener: &mut UnixListener, state: &Path) {
     }
 }
 
-async fn connection(stream: UnixStream, gateway: &Gateway, reloader: &Arc<reload::Reloader>) {
+async fn connection(
+    stream: UnixStream,
+    gateway: &Gateway,
+    reloader: &Arc<reload::Reloader>,
+    place: OwnedSemaphorePermit,
+    joined: Arc<Semaphore>,
+) {
     let (read, mut write) = stream.into_split();
     let mut read = BufReader::new(read);
     let mut line = Vec::new();
@@ -244,6 +252,11 @@ async fn connection(stream: UnixStream, gateway: &Gateway, reloader: &Arc<reload
         Err(error) => return send(&mut write, Reply::Error(format!("this gateway does not know that: {error}"))).await,
     };
     if let Request::Stdio { server } = request {
+        let Ok(_seat) = joined.try_acquire_owned() else {
+            let full = format!("{JOINED_MAX_CLIENTS} clients have joined this gateway already; end one of them");
+            return send(&mut write, Reply::Error(full)).await;
+        };
+        drop(place);
         return stdio(gateway, server, read, write).await;
     }
     let reply = answer(gateway, reloader, request).await;
@@ -327,7 +340,10 @@ mod tests {
         let (_silent, accepted) = UnixStream::pair().expect("a pair of sockets");
         let gateway = Gateway::builder().start();
         let reloader = Arc::new(reload::Reloader::new(Path::new("servers.toml"), reload::Overrides::default()));
-        let served = timeout(2 * REQUEST_TIMEOUT, connection(accepted, &gateway, &reloader)).await;
+        let places = Arc::new(Semaphore::new(1));
+        let place = places.clone().try_acquire_owned().expect("there is one");
+        let serving = connection(accepted, &gateway, &reloader, place, places);
+        let served = timeout(2 * REQUEST_TIMEOUT, serving).await;
         assert!(served.is_ok(), "it was still waited for");
     }
 }

@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// The code of JSON-RPC errors of seawall's own: the server failed, not the request.
-const SERVER_FAILED: i64 = -32000;
+pub(crate) const SERVER_FAILED: i64 = -32000;
 const INTERNAL_ERROR: i64 = -32603;
 const QUOTE_MAX_CHARS: usize = 200;
 
@@ -41,7 +41,11 @@ pub fn without_gateway(tool: Option<&str>, method: &str, failure: &Failure) -> A
         Some(tool) => format!("tool \"{}\"", text::quote(tool, 100)),
         None => text::quote(method, 100),
     };
-    let text = format!("seawall: {what} {}: {}; {}", happened(failure.class), failure.message, advice(failure));
+    let advice = match failure.class {
+        Class::Lost if !failure.outcome_unknown => "ask again".to_owned(),
+        _ => advice(failure),
+    };
+    let text = format!("seawall: {what} {}: {}; {advice}", happened(failure.class), failure.message);
     match method {
         Method::TOOLS_CALL => Answer::Result(is_error(&text, facts)),
         _ => {

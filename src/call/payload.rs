@@ -31,6 +31,11 @@ impl Payload {
         Payload(whole.slice_ref(value.get().as_bytes()))
     }
 
+    /// The same with memory of its own.
+    pub(crate) fn copy_of(value: &RawValue) -> Self {
+        Payload(Bytes::copy_from_slice(value.get().as_bytes()))
+    }
+
     /// Payloads with JSON punctuation between them, put together by the caller.
     pub(crate) fn concatenated(json: BytesMut) -> Self {
         debug_assert!(serde_json::from_slice::<&RawValue>(&json).is_ok());

@@ -69,10 +69,8 @@ async fn serve(args: Args, config: Config) -> anyhow::Result<i32> {
 
 /// Carries the client's lines, also over the death of the gateway.
 async fn relay(config: &Config, server: Option<String>, link: BufReader<UnixStream>) -> anyhow::Result<i32> {
-    let state = &config.gateway.state;
-    let max_line_bytes = config.gateway.max_message_bytes;
-    control::relay((stdin(), stdout()), max_line_bytes, link, async || control::join(state, server.clone()).await)
-        .await?;
+    let (state, drain) = (&config.gateway.state, config.gateway.drain);
+    control::relay((stdin(), stdout()), drain, link, async || control::join(state, server.clone()).await).await?;
     Ok(0)
 }
 

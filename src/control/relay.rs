@@ -14,8 +14,9 @@ use std::{
 use bytes::Bytes;
 use futures_util::FutureExt as _;
 use tokio::{
-    io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, BufWriter, split},
-    time::{Instant, sleep, timeout_at},
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, BufWriter, ReadHalf, WriteHalf, split},
+    sync::Notify,
+    time::{Instant, sleep, sleep_until, timeout},
 };
 
 use super::ControlError;
@@ -26,29 +27,35 @@ use crate::{
 
 mod ledger;
 
-use ledger::Ledger;
+use ledger::{Ledger, Welcome};
 
 /// How often it is tried to join again: a supervisor needs a moment to start a gateway.
 const AGAIN_EVERY: Duration = Duration::from_millis(250);
+/// The same where a gateway is there and cannot serve this client yet.
+const NOT_YET_EVERY: Duration = Duration::from_secs(1);
 /// So long the client's next calls wait for a gateway that is on its way; later ones are
 /// refused, until it is back.
 const GRACE: Duration = Duration::from_secs(30);
 /// What is more waits in the client's pipe.
 const HELD_MAX_BYTES: usize = 1024 * 1024;
-/// A gateway that is back answers the handshake by then, or is tried again.
-const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
-/// The gateway bounds what it sends; this only keeps a stranger from filling the memory.
-const ANSWER_MAX_BYTES: usize = u32::MAX as usize;
+/// A gateway that is there takes a connection by then, or is tried again.
+const JOIN_TIMEOUT: Duration = Duration::from_secs(10);
+/// The same for the handshake: a server's own start is waited for, for 30 s.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(40);
+/// What a gateway that is asked to end a session needs beyond its `drain`.
+const FAREWELL_MARGIN: Duration = Duration::from_secs(10);
+/// Either way. The gateway has the bound that counts, and may be started with another one.
+const LINE_MAX_BYTES: usize = u32::MAX as usize;
 const BUFFER_BYTES: usize = 64 * 1024;
 
 #[derive(Debug, thiserror::Error)]
 pub enum RelayError {
     #[error("the client does not read: {0}")]
-    Unread(#[source] io::Error),
-    #[error("the client sent {0}; servers.toml allows more with `max_message` under [gateway]")]
-    Oversized(#[source] LineError),
+    Unread(io::Error),
+    #[error("the client sent {0}")]
+    Oversized(LineError),
     #[error("the gateway is back, and does not take this client: {0}")]
-    NotTaken(#[source] ControlError),
+    NotTaken(ControlError),
     #[error("the gateway is back, and refuses the handshake that its predecessor took: {0}")]
     Refused(String),
 }
@@ -66,14 +73,35 @@ struct Relay<R, W> {
     held: VecDeque<Bytes>,
     client: BufWriter<W>,
     ledger: Mutex<Ledger>,
+    /// How long calls under way may take once the client has ended.
+    drain: Duration,
+}
+
+/// A gateway that has joined hands.
+struct Joined<L> {
+    answers: LineReader<ReadHalf<L>>,
+    gateway: BufWriter<WriteHalf<L>>,
+    /// What it said before it answered the handshake.
+    said: Vec<Bytes>,
+}
+
+impl<L: AsyncRead + AsyncWrite> Joined<L> {
+    fn over(link: L) -> Self {
+        let (read, write) = split(link);
+        Joined {
+            answers: LineReader::new(read, LINE_MAX_BYTES),
+            gateway: BufWriter::with_capacity(BUFFER_BYTES, write),
+            said: Vec::new(),
+        }
+    }
 }
 
 /// Serves a client until its input ends. `link` is the gateway that it joined, `join`
-/// joins the next.
+/// joins the next; its calls may take `drain` once its input has ended.
 pub async fn relay<R, W, L>(
     client: (R, W),
-    max_line_bytes: usize,
-    mut link: L,
+    drain: Duration,
+    link: L,
     join: impl AsyncFn() -> Result<L, ControlError>,
 ) -> Result<(), RelayError>
 where
@@ -82,35 +110,91 @@ where
     L: AsyncRead + AsyncWrite,
 {
     let mut relay = Relay {
-        lines: LineReader::new(client.0, max_line_bytes),
+        lines: LineReader::new(client.0, LINE_MAX_BYTES),
         held: VecDeque::new(),
         client: BufWriter::with_capacity(BUFFER_BYTES, client.1),
         ledger: Mutex::default(),
+        drain,
     };
-    let mut greeting = Vec::new();
+    let mut joined = Joined::over(link);
     loop {
-        let (read, write) = split(link);
-        let mut answers = LineReader::new(read, ANSWER_MAX_BYTES);
-        let mut gateway = BufWriter::with_capacity(BUFFER_BYTES, write);
-        let end = match relay.greet(&greeting, &mut answers, &mut gateway).await? {
-            true => relay.carry(&mut answers, &mut gateway).await?,
-            false => End::Gateway,
-        };
-        let is_over = matches!(end, End::Client);
-        let last = relay.ledger().bereave();
-        let was_answered = last.is_empty();
-        relay.tell(last).await?;
-        if is_over {
+        let end = relay.carry(&mut joined).await;
+        let bereaved = relay.ledger().bereave();
+        let has_lost = !bereaved.last.is_empty();
+        relay.tell(bereaved.last).await?;
+        if let End::Client = end? {
             return Ok(());
         }
+        for line in bereaved.again.into_iter().rev() {
+            relay.held.push_front(line);
+        }
         note!(
-            "seawall: the gateway has ended{}; it is joined again once it is back",
-            if was_answered { "" } else { ", and the open calls are answered as lost" }
+            "seawall: the gateway has ended, or closed the connection{}; it is joined again once it is back",
+            if has_lost { ", and the open calls are answered as lost" } else { "" }
         );
-        let Some(joined) = relay.come_back(&join).await? else { return Ok(()) };
-        link = joined;
-        greeting = relay.ledger().greeting();
+        let greeting = relay.ledger().greeting();
+        let Some(next) = relay.meanwhile(come_back(&join, &greeting)).await? else { return Ok(()) };
+        joined = match next {
+            Ok(joined) => joined,
+            Err(error) => {
+                relay.refuse_held().await?;
+                return Err(error);
+            }
+        };
+        note!("seawall: joined the gateway again");
+        let said = std::mem::take(&mut joined.said);
+        let news = {
+            let mut ledger = relay.ledger();
+            let mut news: Vec<Bytes> = said.into_iter().filter_map(|line| ledger.hear_gateway(line)).collect();
+            news.extend(ledger.news());
+            news
+        };
+        relay.tell(news).await?;
     }
+}
+
+/// Joins the next gateway, and says to it what its predecessor knew.
+async fn come_back<L: AsyncRead + AsyncWrite>(
+    join: &impl AsyncFn() -> Result<L, ControlError>,
+    greeting: &[Bytes],
+) -> Result<Joined<L>, RelayError> {
+    loop {
+        match timeout(JOIN_TIMEOUT, join()).await {
+            Ok(Ok(link)) => {
+                let mut joined = Joined::over(link);
+                match timeout(HANDSHAKE_TIMEOUT, shake_hands(greeting, &mut joined)).await {
+                    Ok(Ok(Welcome::Taken)) => return Ok(joined),
+                    Ok(Ok(Welcome::Refused(why))) => return Err(RelayError::Refused(why)),
+                    // Its server does not run, say.
+                    Ok(Ok(Welcome::NotYet)) => sleep(NOT_YET_EVERY).await,
+                    Ok(Err(_)) | Err(_) => {}
+                }
+            }
+            Ok(Err(refused @ ControlError::Refused(_))) => return Err(RelayError::NotTaken(refused)),
+            Ok(Err(_)) | Err(_) => {}
+        }
+        sleep(AGAIN_EVERY).await;
+    }
+}
+
+/// An error means that it ended before it had answered.
+async fn shake_hands<L: AsyncRead + AsyncWrite>(greeting: &[Bytes], joined: &mut Joined<L>) -> io::Result<Welcome> {
+    let Some((hello, rest)) = greeting.split_first() else { return Ok(Welcome::Taken) };
+    put(&mut joined.gateway, hello).await?;
+    joined.gateway.flush().await?;
+    loop {
+        let Ok(Some(line)) = joined.answers.next().await else { return Err(io::ErrorKind::UnexpectedEof.into()) };
+        match Welcome::of(&line) {
+            Some(Welcome::Taken) => break,
+            Some(other) => return Ok(other),
+            None => joined.said.push(line),
+        }
+    }
+    for line in rest {
+        put(&mut joined.gateway, line).await?;
+    }
+    joined.gateway.flush().await?;
+    Ok(Welcome::Taken)
 }
 
 impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Relay<R, W> {
@@ -125,53 +209,19 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Relay<R, W> {
         self.client.flush().await.map_err(RelayError::Unread)
     }
 
-    /// Says to a gateway that is back what its predecessor knew. False if it died of it.
-    async fn greet<G, T>(
-        &mut self,
-        greeting: &[Bytes],
-        answers: &mut LineReader<G>,
-        gateway: &mut T,
-    ) -> Result<bool, RelayError>
-    where
-        G: AsyncRead + Unpin,
-        T: AsyncWrite + Unpin,
-    {
-        let Some((hello, rest)) = greeting.split_first() else { return Ok(true) };
-        let until = Instant::now() + HANDSHAKE_TIMEOUT;
-        if put(gateway, hello).await.is_err() || gateway.flush().await.is_err() {
-            return Ok(false);
-        }
-        loop {
-            let Ok(Ok(Some(line))) = timeout_at(until, answers.next()).await else { return Ok(false) };
-            if Ledger::is_welcome(&line).map_err(RelayError::Refused)? {
-                break;
-            }
-            let line = self.ledger().hear_gateway(line);
-            self.tell(line.into_iter().collect()).await?;
-        }
-        for line in rest {
-            if put(gateway, line).await.is_err() {
-                return Ok(false);
-            }
-        }
-        let news = self.ledger().news();
-        self.tell(news).await?;
-        note!("seawall: joined the gateway again");
-        Ok(gateway.flush().await.is_ok())
-    }
-
     /// Both ways at once, until one of them ends.
-    async fn carry<G, T>(&mut self, answers: &mut LineReader<G>, gateway: &mut T) -> Result<End, RelayError>
-    where
-        G: AsyncRead + Unpin,
-        T: AsyncWrite + Unpin,
-    {
+    async fn carry<L: AsyncRead + AsyncWrite>(&mut self, joined: &mut Joined<L>) -> Result<End, RelayError> {
         let ledger = &self.ledger;
         let note = || ledger.lock().unwrap_or_else(PoisonError::into_inner);
+        let has_room = Notify::new();
         let (lines, held, client) = (&mut self.lines, &mut self.held, &mut self.client);
+        let (answers, gateway) = (&mut joined.answers, &mut joined.gateway);
         let up = async {
-            // A client whose input cannot be read any more has ended as well.
             loop {
+                // Nothing is taken from the client that could not be answered for.
+                while note().is_full() {
+                    has_room.notified().await;
+                }
                 let line = match held.pop_front() {
                     Some(line) => Ok(Some(line)),
                     None => next(lines, gateway).await,
@@ -195,7 +245,9 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Relay<R, W> {
         let down = async {
             // An error is the gateway's end, as its last word is: one killed with something unread.
             while let Ok(Some(line)) = next(answers, client).await {
-                let Some(line) = note().hear_gateway(line) else { continue };
+                let line = note().hear_gateway(line);
+                has_room.notify_one();
+                let Some(line) = line else { continue };
                 put(client, &line).await.map_err(RelayError::Unread)?;
             }
             client.flush().await.map_err(RelayError::Unread)
@@ -206,8 +258,35 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Relay<R, W> {
             ended = down.as_mut() => ended.map(|()| End::Gateway),
             end = up => {
                 let end = end?;
-                // What it still had to say.
-                down.await.map(|()| end)
+                // What it still had to say, unless it is stuck.
+                match timeout(self.drain + FAREWELL_MARGIN, down).await {
+                    Ok(ended) => ended.map(|()| end),
+                    Err(_) => Ok(end),
+                }
+            }
+        }
+    }
+
+    /// Waits for `back` while the client is listened to; `None` if the client does not wait
+    /// that long.
+    async fn meanwhile<T>(&mut self, back: impl Future<Output = T>) -> Result<Option<T>, RelayError> {
+        let mut back = std::pin::pin!(back);
+        let patience = Instant::now() + GRACE;
+        loop {
+            let has_room = self.held.iter().map(Bytes::len).sum::<usize>() < HELD_MAX_BYTES;
+            let line = tokio::select! {
+                biased;
+                back = back.as_mut() => return Ok(Some(back)),
+                () = sleep_until(patience), if !self.held.is_empty() => {
+                    self.refuse_held().await?;
+                    continue;
+                }
+                line = self.lines.next(), if has_room => line,
+            };
+            match line {
+                Ok(Some(line)) => self.held.push_back(line),
+                Ok(None) | Err(LineError::Io(_)) => return self.refuse_held().await.map(|()| None),
+                Err(oversized) => return Err(RelayError::Oversized(oversized)),
             }
         }
     }
@@ -218,37 +297,6 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Relay<R, W> {
             self.tell(refusals).await?;
         }
         Ok(())
-    }
-
-    /// Waits for a gateway; `None` if the client does not wait that long.
-    async fn come_back<L>(
-        &mut self,
-        join: &impl AsyncFn() -> Result<L, ControlError>,
-    ) -> Result<Option<L>, RelayError> {
-        let patience = Instant::now() + GRACE;
-        loop {
-            match join().await {
-                Ok(link) => return Ok(Some(link)),
-                Err(refused @ ControlError::Refused(_)) => return Err(RelayError::NotTaken(refused)),
-                Err(_) => {}
-            }
-            if Instant::now() >= patience {
-                self.refuse_held().await?;
-            }
-            let mut pause = std::pin::pin!(sleep(AGAIN_EVERY));
-            loop {
-                let has_room = self.held.iter().map(Bytes::len).sum::<usize>() < HELD_MAX_BYTES;
-                let line = tokio::select! {
-                    () = pause.as_mut() => break,
-                    line = self.lines.next(), if has_room => line,
-                };
-                match line {
-                    Ok(Some(line)) => self.held.push_back(line),
-                    Ok(None) | Err(LineError::Io(_)) => return self.refuse_held().await.map(|()| None),
-                    Err(oversized) => return Err(RelayError::Oversized(oversized)),
-                }
-            }
-        }
     }
 }
 
@@ -280,6 +328,8 @@ mod tests {
 
     use super::*;
 
+    const DRAIN: Duration = Duration::from_secs(30);
+
     struct Client {
         lines: tokio::io::Lines<BufReader<ReadHalf<DuplexStream>>>,
         out: WriteHalf<DuplexStream>,
@@ -307,7 +357,7 @@ mod tests {
         let (link, gateway) = duplex(4096);
         drop(gateway);
         let serving = tokio::spawn(async move {
-            relay(split(ours), 4096, link, async || Err::<DuplexStream, _>(ControlError::NoGateway)).await
+            relay(split(ours), DRAIN, link, async || Err::<DuplexStream, _>(ControlError::NoGateway)).await
         });
         let mut client = over(theirs);
         let began = Instant::now();
@@ -332,7 +382,7 @@ mod tests {
         let (next, second) = duplex(4096);
         let next = Mutex::new(Some(next));
         let join = async || next.lock().expect("whole").take().ok_or(ControlError::NoGateway);
-        let serving = relay(split(ours), 4096, link, join);
+        let serving = relay(split(ours), DRAIN, link, join);
         let (mut client, mut gateway, mut second) = (over(theirs), over(gateway), over(second));
         let playing = async {
             client.send(json!({"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": {"n": 1}})).await;
@@ -354,7 +404,7 @@ mod tests {
     async fn what_a_client_cancelled_is_not_answered_as_lost() {
         let (theirs, ours) = duplex(4096);
         let (link, gateway) = duplex(4096);
-        tokio::spawn(relay(split(ours), 4096, link, async || Err::<DuplexStream, _>(ControlError::NoGateway)));
+        tokio::spawn(relay(split(ours), DRAIN, link, async || Err::<DuplexStream, _>(ControlError::NoGateway)));
         let (mut client, mut gateway) = (over(theirs), over(gateway));
         for id in [1, 2] {
             client.send(json!({"jsonrpc": "2.0", "id": id, "method": "tools/call", "params": {"name": "x"}})).await;
@@ -366,5 +416,93 @@ mod tests {
         }
         drop(gateway);
         assert_eq!(client.next().await["id"], 2);
+    }
+
+    /// One that accepts and is stopped, say.
+    #[tokio::test(start_paused = true)]
+    async fn a_gateway_that_accepts_and_is_silent_holds_nobody() {
+        let (theirs, ours) = duplex(4096);
+        let (link, gateway) = duplex(4096);
+        let silent = Mutex::new(Vec::new());
+        let join = async || {
+            let (link, kept) = duplex(4096);
+            silent.lock().expect("whole").push(kept);
+            Ok::<_, ControlError>(link)
+        };
+        let (mut client, mut gateway) = (over(theirs), over(gateway));
+        let playing = async {
+            client.send(json!({"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": {}})).await;
+            gateway.next().await;
+            gateway.send(json!({"jsonrpc": "2.0", "id": 1, "result": {"capabilities": {}}})).await;
+            client.next().await;
+            drop(gateway);
+            client.send(json!({"jsonrpc": "2.0", "id": 2, "method": "tools/list"})).await;
+            let refused = client.next().await;
+            assert_eq!(refused["error"]["data"]["seawall/failure"]["class"], "unavailable", "{refused}");
+            client.out.shutdown().await.expect("closed");
+        };
+        let began = Instant::now();
+        let (ended, ()) = tokio::join!(relay(split(ours), DRAIN, link, join), playing);
+        ended.expect("the end of the input is no error");
+        assert!(began.elapsed() < GRACE + JOIN_TIMEOUT, "{:?}", began.elapsed());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_handshake_that_was_open_is_had_with_the_next_gateway() {
+        let (theirs, ours) = duplex(4096);
+        let (link, gateway) = duplex(4096);
+        let (next, second) = duplex(4096);
+        let next = Mutex::new(Some(next));
+        let join = async || next.lock().expect("whole").take().ok_or(ControlError::NoGateway);
+        let (mut client, mut gateway, mut second) = (over(theirs), over(gateway), over(second));
+        let playing = async {
+            client.send(json!({"jsonrpc": "2.0", "id": "hi", "method": "initialize", "params": {"n": 1}})).await;
+            client.send(json!({"jsonrpc": "2.0", "method": "notifications/initialized"})).await;
+            gateway.next().await;
+            gateway.next().await;
+            drop(gateway);
+            let again = second.next().await;
+            assert_eq!((&again["id"], &again["params"]), (&json!("hi"), &json!({"n": 1})));
+            assert_eq!(second.next().await["method"], "notifications/initialized");
+            second.send(json!({"jsonrpc": "2.0", "id": "hi", "result": {"capabilities": {}}})).await;
+            assert_eq!(client.next().await["id"], "hi");
+            client.out.shutdown().await.expect("closed");
+            drop(second);
+        };
+        let (ended, ()) = tokio::join!(relay(split(ours), DRAIN, link, join), playing);
+        ended.expect("the end of the input is no error");
+    }
+
+    /// Its server does not run: it may, later.
+    #[tokio::test(start_paused = true)]
+    async fn a_gateway_that_cannot_serve_it_yet_is_asked_again() {
+        let (theirs, ours) = duplex(4096);
+        let (link, gateway) = duplex(4096);
+        let (one, first) = duplex(4096);
+        let (two, second) = duplex(4096);
+        let links = Mutex::new(vec![two, one]);
+        let join = async || links.lock().expect("whole").pop().ok_or(ControlError::NoGateway);
+        let (mut client, mut gateway) = (over(theirs), over(gateway));
+        let (mut first, mut second) = (over(first), over(second));
+        let playing = async {
+            client.send(json!({"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": {}})).await;
+            gateway.next().await;
+            gateway.send(json!({"jsonrpc": "2.0", "id": 1, "result": {"capabilities": {}}})).await;
+            client.next().await;
+            drop(gateway);
+            client.send(json!({"jsonrpc": "2.0", "id": 2, "method": "ping"})).await;
+            let hello = first.next().await;
+            let error = json!({"code": -32000, "message": "its process ended"});
+            first.send(json!({"jsonrpc": "2.0", "id": hello["id"], "error": error})).await;
+            let hello = second.next().await;
+            second.send(json!({"jsonrpc": "2.0", "id": hello["id"], "result": {}})).await;
+            assert_eq!(second.next().await["method"], "ping", "what was held comes after the handshake");
+            second.send(json!({"jsonrpc": "2.0", "id": 2, "result": {}})).await;
+            assert_eq!(client.next().await["id"], 2);
+            client.out.shutdown().await.expect("closed");
+            drop(second);
+        };
+        let (ended, ()) = tokio::join!(relay(split(ours), DRAIN, link, join), playing);
+        ended.expect("the end of the input is no error");
     }
 }

@@ -93,7 +93,7 @@ async fn post(server: &Server, request: Request<Incoming>) -> Reply {
         Err(why) => return reply::error(StatusCode::BAD_REQUEST, why),
     };
     let read = body::read(incoming, &server.body_room, server.max_body_bytes, "max_body in the options").await;
-    let (body, _room) = match read {
+    let body = match read {
         Ok(read) => read,
         Err(refusal) => return reply::refusal(&refusal),
     };

@@ -1,116 +1,124 @@
 //! Bodies of requests, read within bounds: of size, of time, and of room for all of them.
 
-use std::{pin::Pin, sync::Arc, time::Duration};
+use std::{future::poll_fn, pin::Pin, sync::Arc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 use http_body::Body;
 use hyper::StatusCode;
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
-    time::timeout,
+    time::{Instant, timeout},
 };
 
 use super::guard::Refusal;
 
-/// Messages up to this size need no room.
+/// Messages up to this size need no room. Who has sent as much takes room for all that is to
+/// come, at once: bodies that took it bit by bit would wait for each other.
 const SMALL_MAX_BYTES: usize = 64 * 1024;
 /// So long a large one waits for room.
 const ROOM_TIMEOUT: Duration = Duration::from_secs(5);
-/// A body must have arrived by then.
+/// A body must have arrived by then; waiting for room does not count.
 const READ_TIMEOUT: Duration = Duration::from_secs(30);
-
-/// Room is taken in such steps as a body arrives: who announces a large one and sends little
-/// keeps nobody else out.
-const STEP_BYTES: usize = 256 * 1024;
+/// Who has room and sends nothing gives it back.
+const STALL_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Reads a whole body of at most `max_bytes`; `setting` says in the refusal of a larger one
-/// where that bound is written. What comes with it is its room among all bodies, counted in
-/// KiB, which is to be kept until its request has been answered.
-pub async fn read<B>(
-    body: B,
-    room: &Arc<Semaphore>,
-    max_bytes: usize,
-    setting: &str,
-) -> Result<(Bytes, Option<OwnedSemaphorePermit>), Refusal>
+/// where that bound is written. A large one takes of `room`, counted in KiB, until the last
+/// part of it is let go, wherever that is.
+pub async fn read<B>(mut body: B, room: &Arc<Semaphore>, max_bytes: usize, setting: &str) -> Result<Bytes, Refusal>
 where
     B: Body<Data = Bytes> + Unpin,
     B::Error: std::fmt::Display,
 {
-    let mut reading = Reading { room, held: None, covered_bytes: SMALL_MAX_BYTES, max_bytes, setting };
     if body.size_hint().lower() > max_bytes as u64 {
-        return Err(reading.too_large());
+        return Err(too_large(max_bytes, setting));
     }
-    match timeout(READ_TIMEOUT, reading.whole(body)).await {
-        Ok(bytes) => Ok((bytes?, reading.held)),
-        Err(_) => Err(Refusal::new(StatusCode::REQUEST_TIMEOUT, "the body did not arrive in time")),
+    let (began, mut waited) = (Instant::now(), Duration::ZERO);
+    let mut parts = Parts::default();
+    let mut held = None;
+    loop {
+        let left = READ_TIMEOUT.saturating_sub(began.elapsed().saturating_sub(waited));
+        let patience = if held.is_some() { left.min(STALL_TIMEOUT) } else { left };
+        let Ok(frame) = timeout(patience, poll_fn(|cx| Pin::new(&mut body).poll_frame(cx))).await else {
+            return Err(Refusal::new(StatusCode::REQUEST_TIMEOUT, "the body did not arrive in time"));
+        };
+        let Some(frame) = frame else { break };
+        let Ok(data) = frame.map_err(unreadable)?.into_data() else { continue };
+        let bytes = parts.len() + data.len();
+        if bytes > max_bytes {
+            return Err(too_large(max_bytes, setting));
+        }
+        let more = body.size_hint().exact().map(|more| usize::try_from(more).unwrap_or(usize::MAX));
+        if held.is_none() && bytes > SMALL_MAX_BYTES {
+            let since = Instant::now();
+            let all = more.map_or(max_bytes, |more| bytes.saturating_add(more));
+            held = Some(take(room, all.min(max_bytes)).await?);
+            waited += since.elapsed();
+        }
+        parts.push(data, more.unwrap_or(0).min(max_bytes));
+    }
+    Ok(match held {
+        Some(room) => Bytes::from_owner(Roomy { bytes: parts.whole(), _room: room }),
+        None => parts.whole(),
+    })
+}
+
+/// What has come of a body; what came in one piece is not copied.
+#[derive(Default)]
+struct Parts {
+    first: Bytes,
+    joined: BytesMut,
+}
+
+impl Parts {
+    fn len(&self) -> usize {
+        self.first.len().max(self.joined.len())
+    }
+
+    fn push(&mut self, data: Bytes, more_bytes: usize) {
+        if self.len() == 0 {
+            self.first = data;
+            return;
+        }
+        if self.joined.is_empty() {
+            self.joined.reserve(self.first.len() + data.len() + more_bytes);
+            self.joined.extend_from_slice(&self.first);
+        }
+        self.joined.extend_from_slice(&data);
+    }
+
+    fn whole(self) -> Bytes {
+        if self.joined.is_empty() { self.first } else { self.joined.freeze() }
     }
 }
 
-struct Reading<'a> {
-    room: &'a Arc<Semaphore>,
-    held: Option<OwnedSemaphorePermit>,
-    /// So much of it has room.
-    covered_bytes: usize,
-    max_bytes: usize,
-    setting: &'a str,
+/// Memory that has its room for as long as anybody has a part of it.
+struct Roomy {
+    bytes: Bytes,
+    _room: OwnedSemaphorePermit,
 }
 
-impl Reading<'_> {
-    async fn whole<B>(&mut self, mut body: B) -> Result<Bytes, Refusal>
-    where
-        B: Body<Data = Bytes> + Unpin,
-        B::Error: std::fmt::Display,
-    {
-        let mut first = Bytes::new();
-        let mut whole = BytesMut::new();
-        while let Some(frame) = std::future::poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
-            let Ok(data) = frame.map_err(unreadable)?.into_data() else { continue };
-            let bytes = first.len().max(whole.len()) + data.len();
-            if bytes > self.max_bytes {
-                return Err(self.too_large());
-            }
-            self.cover(bytes).await?;
-            if first.is_empty() && whole.is_empty() {
-                first = data;
-                continue;
-            }
-            if whole.is_empty() {
-                let expected = usize::try_from(body.size_hint().lower()).unwrap_or(0).min(self.max_bytes);
-                whole.reserve(first.len() + data.len() + expected);
-                whole.extend_from_slice(&first);
-            }
-            whole.extend_from_slice(&data);
-        }
-        Ok(if whole.is_empty() { first } else { whole.freeze() })
+impl AsRef<[u8]> for Roomy {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
     }
+}
 
-    async fn cover(&mut self, bytes: usize) -> Result<(), Refusal> {
-        while self.covered_bytes < bytes {
-            // Not more than there is for the largest body.
-            let step = STEP_BYTES.min(self.max_bytes - self.covered_bytes);
-            let kib = u32::try_from(step.div_ceil(1024)).unwrap_or(u32::MAX);
-            let Ok(Ok(more)) = timeout(ROOM_TIMEOUT, self.room.clone().acquire_many_owned(kib)).await else {
-                return Err(Refusal::new(
-                    StatusCode::SERVICE_UNAVAILABLE,
-                    "too many large messages are on their way, try again in a moment",
-                ));
-            };
-            self.covered_bytes += step;
-            match &mut self.held {
-                Some(held) => held.merge(more),
-                None => self.held = Some(more),
-            }
-        }
-        Ok(())
+async fn take(room: &Arc<Semaphore>, bytes: usize) -> Result<OwnedSemaphorePermit, Refusal> {
+    let kib = u32::try_from(bytes.div_ceil(1024)).unwrap_or(u32::MAX);
+    match timeout(ROOM_TIMEOUT, room.clone().acquire_many_owned(kib)).await {
+        Ok(Ok(room)) => Ok(room),
+        _ => Err(Refusal::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "too many large messages are under way, try again in a moment",
+        )),
     }
+}
 
-    fn too_large(&self) -> Refusal {
-        let max = crate::text::bytes(self.max_bytes as u64);
-        Refusal::new(
-            StatusCode::PAYLOAD_TOO_LARGE,
-            format!("the message is larger than {max}, see {} in servers.toml", self.setting),
-        )
-    }
+fn too_large(max_bytes: usize, setting: &str) -> Refusal {
+    let max = crate::text::bytes(max_bytes as u64);
+    let why = format!("the message is larger than {max}, see {setting} in servers.toml");
+    Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, why)
 }
 
 fn unreadable(error: impl std::fmt::Display) -> Refusal {
@@ -164,10 +172,13 @@ mod tests {
         });
         tokio::task::yield_now().await;
         let whole = sender(MAX_BYTES as u64, MAX_BYTES, true);
-        let (bytes, held) = read(whole, &room, MAX_BYTES, "x").await.expect("there is room");
-        assert_eq!((bytes.len(), held.is_some()), (MAX_BYTES, true));
+        let bytes = read(whole, &room, MAX_BYTES, "x").await.expect("there is room");
+        assert_eq!((bytes.len(), room.available_permits()), (MAX_BYTES, 0));
         assert!(slow.await.expect("no panic").is_err(), "it did not arrive in time");
-        drop(held);
+        let part = bytes.slice(5..10);
+        drop(bytes);
+        assert_eq!(room.available_permits(), 0, "the memory is still there");
+        drop(part);
         assert_eq!(room.available_permits(), MAX_BYTES / 1024, "all is given back");
     }
 
@@ -175,11 +186,20 @@ mod tests {
     async fn what_has_no_room_is_refused_after_a_while() {
         let room = Arc::new(Semaphore::new(MAX_BYTES / 1024));
         let first = read(sender(0, MAX_BYTES, true), &room, MAX_BYTES, "x").await.expect("there is room");
-        let small = read(sender(10, 10, true), &room, MAX_BYTES, "x").await.expect("it needs none");
-        assert!(small.1.is_none());
+        read(sender(10, 10, true), &room, MAX_BYTES, "x").await.expect("it needs none");
         let refusal = read(sender(0, MAX_BYTES, true), &room, MAX_BYTES, "x").await.expect_err("there is none");
         assert_eq!(refusal.status, StatusCode::SERVICE_UNAVAILABLE);
         drop(first);
         read(sender(0, MAX_BYTES, true), &room, MAX_BYTES, "x").await.expect("there is room again");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_has_room_and_falls_silent_gives_it_back() {
+        let room = Arc::new(Semaphore::new(MAX_BYTES / 1024));
+        let began = Instant::now();
+        let half = sender(MAX_BYTES as u64, MAX_BYTES / 2, false);
+        let refusal = read(half, &room, MAX_BYTES, "x").await.expect_err("it never ends");
+        assert_eq!((refusal.status, began.elapsed()), (StatusCode::REQUEST_TIMEOUT, STALL_TIMEOUT));
+        assert_eq!(room.available_permits(), MAX_BYTES / 1024);
     }
 }

@@ -1,7 +1,7 @@
 //! What somebody meant who wrote a word that is not there.
 
 /// Below this two words have too little in common.
-const LIKENESS_MIN: f64 = 0.5;
+const LIKENESS_MIN: f64 = 0.6;
 
 /// The one of `known` that `written` was most likely meant to be.
 pub(crate) fn nearest<'k>(written: &str, known: impl IntoIterator<Item = &'k str>) -> Option<&'k str> {

@@ -9,6 +9,9 @@ use serde_json::value::RawValue;
 
 use crate::call::{Answer, Message, Method, Payload, is_key};
 
+/// What is longer has no memory in common with its id.
+const SHARED_MAX_BYTES: usize = 4096;
+
 /// One message as it came.
 #[derive(Debug)]
 pub enum Envelope {
@@ -91,8 +94,17 @@ impl Envelope {
         }
         let members: Members<'_> = serde_json::from_slice(text).map_err(|error| Malformed::explain(text, &error))?;
         let part = |value: &RawValue| Payload::part_of(text, value);
+        // Ids outlive their call, in what can be resumed: the memory of a large message must not.
+        let id_part = |id: &RawValue| match text.len() > SHARED_MAX_BYTES {
+            true => Payload::copy_of(id),
+            false => part(id),
+        };
         let malformed = |reason: &str| {
-            Err(Malformed { id: members.id.map(part), is_json: true, reason: format!("no JSON-RPC message: {reason}") })
+            Err(Malformed {
+                id: members.id.map(id_part),
+                is_json: true,
+                reason: format!("no JSON-RPC message: {reason}"),
+            })
         };
         match (members.method, members.id, members.result, members.error) {
             (Some(method), id, None, None) => {
@@ -100,16 +112,16 @@ impl Envelope {
                 // JSON-RPC allows a params of null nowhere, but it means the same as none.
                 let params = members.params.filter(|params| params.get() != "null").map(part);
                 Ok(Envelope::Message(match id {
-                    Some(id) if is_request_id(id) => Message::Request { id: part(id), method, params },
+                    Some(id) if is_request_id(id) => Message::Request { id: id_part(id), method, params },
                     Some(_) => return malformed("id is neither a string nor a number"),
                     None => Message::Notification { method, params },
                 }))
             }
             (None, Some(id), Some(result), None) => {
-                Ok(Envelope::Response { id: part(id), answer: Answer::Result(part(result)) })
+                Ok(Envelope::Response { id: id_part(id), answer: Answer::Result(part(result)) })
             }
             (None, Some(id), None, Some(error)) if error.get().starts_with('{') => {
-                Ok(Envelope::Response { id: part(id), answer: Answer::Error(part(error)) })
+                Ok(Envelope::Response { id: id_part(id), answer: Answer::Error(part(error)) })
             }
             (None, _, None, Some(_)) => malformed("its error is no object or has no id"),
             (None, _, None, None) => malformed("neither method, result nor error"),

@@ -15,7 +15,7 @@ use crate::{
     },
 };
 
-/// A gateway has 1024 of one client at most; what comes on top is refused by it.
+/// A gateway has 1024 of one client at most, and refuses what comes on top at once.
 const OPEN_MAX_REQUESTS: usize = 2048;
 const SUBSCRIPTIONS_MAX: usize = 1024;
 const QUESTIONS_MAX: usize = 1024;
@@ -41,12 +41,37 @@ pub(super) struct Ledger {
 
 /// A request of the client, with the one thing of its params that is needed later.
 enum Open {
-    Initialize(Option<Payload>),
+    Initialize(Handshake),
     Call(Option<String>),
     LogLevel(Option<Payload>),
     Subscribe(Option<Payload>),
     Unsubscribe(Option<Payload>),
     Other(Method),
+}
+
+/// The handshake that the client has begun.
+struct Handshake {
+    id: Payload,
+    params: Option<Payload>,
+    /// Some clients do not wait for its answer.
+    is_initialized: bool,
+}
+
+/// What becomes of all that was open with a gateway that is gone.
+pub(super) struct Bereaved {
+    /// What the client is told.
+    pub(super) last: Vec<Bytes>,
+    /// What can be asked of the next gateway: nothing was done yet.
+    pub(super) again: Vec<Bytes>,
+}
+
+/// What a gateway that is back says to the handshake that its predecessor had.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Welcome {
+    Taken,
+    /// It cannot serve this client now.
+    NotYet,
+    Refused(String),
 }
 
 /// The handshake that the client had.
@@ -89,13 +114,18 @@ impl Ledger {
 
     fn heard(&mut self, message: Message) {
         match message {
-            Message::Request { id, method, params } if self.open.len() < OPEN_MAX_REQUESTS => {
-                self.open.insert(kept(&id), Open::of(method, params));
+            Message::Request { id, method, params } => {
+                self.open.insert(kept(&id), Open::of(&id, method, params));
             }
             Message::Notification { method, params } => match method.as_str() {
                 "notifications/initialized" => {
                     if let Some(hello) = &mut self.hello {
                         hello.is_initialized = true;
+                    }
+                    for open in self.open.values_mut() {
+                        if let Open::Initialize(handshake) = open {
+                            handshake.is_initialized = true;
+                        }
                     }
                 }
                 "notifications/cancelled" => {
@@ -105,8 +135,12 @@ impl Ledger {
                 }
                 _ => {}
             },
-            Message::Request { .. } => {}
         }
+    }
+
+    /// No more may be asked until something was answered. An array may go a little beyond.
+    pub(super) fn is_full(&self) -> bool {
+        self.open.len() >= OPEN_MAX_REQUESTS
     }
 
     /// The line as the client is to get it; `None` if it is not for the client.
@@ -156,8 +190,8 @@ impl Ledger {
         let Some(open) = self.open.remove(id) else { return };
         let Answer::Result(result) = answer else { return };
         match open {
-            Open::Initialize(params) => {
-                self.hello = Some(Hello { params, promised: promised(result), is_initialized: false })
+            Open::Initialize(Handshake { params, is_initialized, .. }) => {
+                self.hello = Some(Hello { params, promised: promised(result), is_initialized });
             }
             Open::LogLevel(level) => self.log_level = level,
             Open::Subscribe(Some(uri)) if self.subscriptions.len() < SUBSCRIPTIONS_MAX => {
@@ -170,12 +204,17 @@ impl Ledger {
         }
     }
 
-    /// The gateway is gone: what the client is told of all that was open with it.
-    pub(super) fn bereave(&mut self) -> Vec<Bytes> {
-        let lost = Failure::new(Class::Lost, "the gateway ended while it was open").outcome_unknown();
+    pub(super) fn bereave(&mut self) -> Bereaved {
+        const ENDED: &str = "the gateway ended while it was open";
+        let (lost, unknown) = (Failure::new(Class::Lost, ENDED), Failure::new(Class::Lost, ENDED).outcome_unknown());
         let mut last = Vec::with_capacity(self.open.len() + self.questions.len());
+        let mut again = Vec::new();
         for (id, open) in self.open.drain() {
-            last.push(Parts::response(&id, open.failed(&lost)).joined());
+            match open {
+                Open::Initialize(handshake) => again.extend(handshake.lines()),
+                Open::Call(_) => last.push(Parts::response(&id, open.failed(&unknown)).joined()),
+                _ => last.push(Parts::response(&id, open.failed(&lost)).joined()),
+            }
         }
         for (known, _) in self.questions.drain() {
             let params = Payload::literal(r#"{"reason":"the gateway that asked has ended"}"#)
@@ -183,7 +222,7 @@ impl Ledger {
             last.push(Parts::notification(&CANCELLED, Some(params)).joined());
         }
         self.life += 1;
-        last
+        Bereaved { last, again }
     }
 
     /// What a client hears that asks while there is no gateway.
@@ -193,7 +232,7 @@ impl Ledger {
         for envelope in batch::messages(&line).unwrap_or_default() {
             match envelope {
                 Envelope::Message(Message::Request { id, method, params }) => {
-                    answers.push(Parts::response(&id, Open::of(method, params).failed(&none)).joined());
+                    answers.push(Parts::response(&id, Open::of(&id, method, params).failed(&none)).joined());
                 }
                 Envelope::Message(notification) => self.heard(notification),
                 // To a gateway that is gone.
@@ -228,17 +267,6 @@ impl Ledger {
         lines
     }
 
-    /// Whether this line is the answer to the handshake, and that it was taken.
-    pub(super) fn is_welcome(line: &Bytes) -> Result<bool, String> {
-        match Envelope::parse(line) {
-            Ok(Envelope::Response { id, answer: Answer::Result(_) }) if id == HELLO => Ok(true),
-            Ok(Envelope::Response { id, answer: Answer::Error(error) }) if id == HELLO => {
-                Err(text::quote(&error.text("message").unwrap_or_default(), 200))
-            }
-            _ => Ok(false),
-        }
-    }
-
     /// What may have changed between two gateways.
     pub(super) fn news(&self) -> Vec<Bytes> {
         let Some(hello) = self.hello.as_ref().filter(|hello| hello.is_initialized) else { return Vec::new() };
@@ -254,12 +282,39 @@ impl Ledger {
     }
 }
 
+impl Welcome {
+    /// `None` if this line is not the answer to the handshake.
+    pub(super) fn of(line: &Bytes) -> Option<Welcome> {
+        match Envelope::parse(line) {
+            Ok(Envelope::Response { id, answer: Answer::Result(_) }) if id == HELLO => Some(Welcome::Taken),
+            Ok(Envelope::Response { id, answer: Answer::Error(error) }) if id == HELLO => {
+                Some(match error.error_code() == Some(respond::SERVER_FAILED) {
+                    true => Welcome::NotYet,
+                    false => Welcome::Refused(text::quote(&error.text("message").unwrap_or_default(), 200)),
+                })
+            }
+            _ => None,
+        }
+    }
+}
+
+impl Handshake {
+    /// As the client said it.
+    fn lines(self) -> impl Iterator<Item = Bytes> {
+        let hello = Parts::asking(self.id.as_bytes(), &Method::of("initialize"), self.params).joined();
+        let initialized = Parts::notification(&Method::of("notifications/initialized"), None).joined();
+        [hello].into_iter().chain(self.is_initialized.then_some(initialized))
+    }
+}
+
 impl Open {
-    fn of(method: Method, params: Option<Payload>) -> Self {
+    fn of(id: &Payload, method: Method, params: Option<Payload>) -> Self {
         let member = |key| params.as_ref().and_then(|params| params.member(key)).map(|value| kept(&value));
         match method.as_str() {
             Method::TOOLS_CALL => Open::Call(params.and_then(|params| params.text("name"))),
-            "initialize" => Open::Initialize(params.as_ref().map(kept)),
+            "initialize" => {
+                Open::Initialize(Handshake { id: kept(id), params: params.as_ref().map(kept), is_initialized: false })
+            }
             "logging/setLevel" => Open::LogLevel(member("level")),
             "resources/subscribe" => Open::Subscribe(member("uri")),
             "resources/unsubscribe" => Open::Unsubscribe(member("uri")),

@@ -44,8 +44,7 @@ async fn answer(front: &Arc<Front>, scope: Scope, request: Request<Incoming>) ->
     let (parts, incoming) = request.into_parts();
     guard::must_be_json(&parts.headers)?;
     let accepts = Accepts::of(&parts.headers)?;
-    let (text, _room) =
-        body::read(incoming, &front.body_room, front.max_message_bytes, "max_message under [gateway]").await?;
+    let text = body::read(incoming, &front.body_room, front.max_message_bytes, "max_message under [gateway]").await?;
     if let Some(attended) = parts.extensions.get::<Arc<Attended>>() {
         attended.is_whole();
     }
