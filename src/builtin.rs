@@ -11,6 +11,7 @@ use rmcp::{
 };
 use tokio::io::{AsyncRead, AsyncWrite};
 
+pub mod embed;
 pub mod events;
 pub mod files;
 pub mod seawall;

@@ -61,6 +61,7 @@ pub(crate) enum Command {
     Services(command::services::Args),
     Run(command::run::Args),
     EmitServer(command::emit::Args),
+    EmbeddingServer(command::embedding::Args),
     Tasks(command::tasks::Args),
     Launchd(command::launchd::Args),
     Systemd(command::systemd::Args),

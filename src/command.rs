@@ -28,6 +28,7 @@ pub mod breaker;
 pub mod call;
 pub mod check;
 pub mod doctor;
+pub mod embedding;
 pub mod emit;
 pub mod events;
 pub mod failures;

@@ -29,6 +29,7 @@ use crate::{
 
 mod builder;
 mod connect;
+mod embed;
 mod introspect;
 pub mod lock;
 pub mod reload;
@@ -255,7 +256,12 @@ impl Inner {
             name: entry.name.clone(),
             known: self.cache.load(&entry.name, &fingerprint),
             fingerprint,
-            connector: connect::connector(&entry, &self.in_process, gateway.max_message_bytes, &self.own, &self.tasks),
+            connector: match &entry.kind {
+                config::Kind::Embed(settings) if entry.problem.is_none() => {
+                    embed::connector(&entry.name, settings, &self.tasks, &self.farewell)
+                }
+                _ => connect::connector(&entry, &self.in_process, gateway.max_message_bytes, &self.own, &self.tasks),
+            },
             lifecycle: connect::lifecycle(&entry, gateway.drain),
             instances: connect::instances(&entry),
         };

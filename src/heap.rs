@@ -5,7 +5,8 @@
 //! and of servers.toml.
 
 use std::{
-    fs, io,
+    fs,
+    io::{self, Write as _},
     os::unix::{ffi::OsStrExt as _, fs::DirBuilderExt as _},
     path::{Path, PathBuf},
     time::SystemTime,
@@ -18,6 +19,11 @@ pub const SAMPLING: (&str, &str) = ("_RJEM_MALLOC_CONF", "prof:true,prof_active:
 /// The oldest are deleted.
 const KEPT_PROFILES: usize = 10;
 const EXTENSION: &str = "heap";
+/// `1` asks for [`report`].
+const REPORT_WANTED: &str = "MEMORY_PROFILE";
+const SITES_SHOWN: usize = 10;
+
+mod sites;
 
 #[derive(Debug, thiserror::Error)]
 pub enum HeapError {
@@ -35,6 +41,50 @@ pub enum HeapError {
 /// Gives memory that is not needed any more back to the system, in the background.
 pub fn tidy() {
     let _ = tikv_jemalloc_ctl::background_thread::write(true);
+}
+
+/// Whether whoever started this process wants to read at its end what filled its memory.
+pub fn is_report_wanted() -> bool {
+    std::env::var_os(REPORT_WANTED).is_some_and(|value| value == "1")
+}
+
+/// Says on stderr, where that is wanted, which places held the most memory before `release`,
+/// and how much was left after it.
+pub fn report(who: &str, release: impl FnOnce()) {
+    if !is_report_wanted() {
+        return release();
+    }
+    let before = sites_now();
+    release();
+    let left: f64 = sites_now().map_or(0.0, |sites| sites.iter().map(|site| site.bytes).sum());
+    match before {
+        Ok(sites) => {
+            let all: f64 = sites.iter().map(|site| site.bytes).sum();
+            let (all, left) = (sites::shown(all), sites::shown(left));
+            let listing = sites::listing(&sites, SITES_SHOWN);
+            said(&format!(
+                "seawall: {who} held about {all}, most of it from here; {left} are left at its end\n{listing}"
+            ));
+        }
+        Err(error) => said(&format!("seawall: {who}: {error}\n")),
+    }
+}
+
+fn said(text: &str) {
+    // Where stderr is gone there is nobody left to tell.
+    let _ = io::stderr().write_all(text.as_bytes());
+}
+
+/// By way of a file, which is the one way that the allocator has.
+fn sites_now() -> Result<Vec<sites::Site>, HeapError> {
+    let unique = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_nanos();
+    let folder = std::env::temp_dir().join(format!("seawall-heap-{}-{unique}", std::process::id()));
+    let not_written = |error: io::Error| HeapError::NotWritten { path: folder.clone(), why: error.to_string() };
+    // One that somebody else has made is not used.
+    fs::DirBuilder::new().mode(0o700).create(&folder).map_err(not_written)?;
+    let text = profile(&folder, "report").and_then(|path| fs::read_to_string(path).map_err(not_written));
+    let _ = fs::remove_dir_all(&folder);
+    Ok(sites::of_profile(&text?))
 }
 
 /// Writes what is allocated now into a new file in `folder`.

@@ -78,6 +78,8 @@ pub mod unit;
 
 pub mod emit;
 
+pub mod embedding;
+
 pub mod tasks;
 
 // The way of a call, from the client to the server.

@@ -8,15 +8,15 @@ use clap::Parser as _;
 use tracing_subscriber::EnvFilter;
 
 use cli::{Cli, Command, LogFormat};
-use seawall::{command, process::launcher, say};
+use seawall::{command, embedding, process::launcher, say};
 
 /// Samples what is allocated where, for heap profiles, and gives memory back after a flood.
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() -> ExitCode {
-    // Before anything else: this may be the process that becomes a server.
-    if let Some(code) = launcher::enter() {
+    // Before anything else: this may be the process that becomes a server, or a model.
+    if let Some(code) = launcher::enter().or_else(embedding::enter) {
         return code;
     }
     let mut cli = Cli::parse();
@@ -50,6 +50,7 @@ fn run(command: Command, config: Option<std::path::PathBuf>) -> anyhow::Result<E
         Command::Services(args) => command::services::run(args, config),
         Command::Run(args) => command::run::run(args, config),
         Command::EmitServer(args) => command::emit::run(args, config),
+        Command::EmbeddingServer(args) => command::embedding::run(args, config),
         Command::Tasks(args) => command::tasks::run(args, config),
         Command::Launchd(args) => command::launchd::run(args, config),
         Command::Systemd(args) => command::systemd::run(args, config),
@@ -62,7 +63,8 @@ fn run(command: Command, config: Option<std::path::PathBuf>) -> anyhow::Result<E
 /// `RUST_LOG` decides; else a gateway in the background tells what happens, and one
 /// that a person looks at only what is wrong.
 fn log_to_stderr(format: LogFormat, command: &Command) {
-    let is_quiet = std::io::stderr().is_terminal() || !matches!(command, Command::Serve(_) | Command::FileWatcher(_));
+    let is_quiet = std::io::stderr().is_terminal()
+        || !matches!(command, Command::Serve(_) | Command::FileWatcher(_) | Command::EmbeddingServer(_));
     // rmcp tells of every handshake and every end of the builtin servers.
     let default = if is_quiet { "warn" } else { "info,rmcp=warn" };
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));

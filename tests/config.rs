@@ -15,12 +15,15 @@ use seawall::{
         self, Builtins, Complaints, Config, Instances, Kind, Network, Notify, Options, Place, Profile, Schedule,
         ServiceKind, Surroundings,
     },
+    embedding::Recycle,
     layer::{Policy, record},
     tasks::What,
 };
 
-const BUILTINS: Builtins<'_> =
-    Builtins { servers: &["seawall", "events"], services: &["gateway", "tasks", "embedding", "watch", "emit"] };
+const BUILTINS: Builtins<'_> = Builtins {
+    servers: &["seawall", "events", "embed"],
+    services: &["gateway", "tasks", "embedding", "watch", "emit"],
+};
 
 fn parse(text: &str, path: &str) -> Result<Config, Complaints> {
     let env = |name: &str| match name {
@@ -194,8 +197,10 @@ fn every_written_value_arrives() {
     let text = include_str!("../fixtures/config/good/every-key.toml");
     let config = parse(text, "/home/ada/servers.toml").unwrap();
     let names: Vec<_> = config.servers.iter().map(|server| server.name.as_str()).collect();
-    assert_eq!(names, ["one", "two", "three", "four"], "in the order of the file");
-    let [one, two, three, four] = &config.servers[..] else { panic!("four servers") };
+    assert_eq!(names, ["one", "two", "three", "five", "four"], "in the order of the file");
+    let [one, two, three, five, four] = &config.servers[..] else { panic!("five servers") };
+    let Kind::Embed(model) = &five.kind else { panic!("it embeds") };
+    assert_eq!((&*model.name, &*model.folder), ("m", Path::new("/home/ada/models/m")));
 
     assert_eq!(config.gateway.token.as_ref().unwrap().expose(), "s3cret-value");
     assert_eq!(config.gateway.allowed_hosts[0], "gateway.example.com");
@@ -232,7 +237,15 @@ fn every_written_value_arrives() {
     assert_eq!((allowed[1].host.as_str(), allowed[1].port), ("*.example.com", 8443));
     assert_eq!(sandbox.limits.file_size_bytes, Some(256_000_000));
 
-    let [gateway, daily, weekly, emit, watcher, poller] = &config.services[..] else { panic!("six services") };
+    let [gateway, daily, weekly, emit, embedding, watcher, poller] = &config.services[..] else {
+        panic!("seven services")
+    };
+    let ServiceKind::Builtin { options: Options::Embedding(settings), .. } = &embedding.kind else {
+        panic!("it embeds")
+    };
+    assert_eq!((settings.token.as_deref(), settings.max_text_bytes), (Some("s3cret-value"), 64 << 10));
+    assert_eq!((&*settings.model.folder, settings.model.threads), (Path::new("/home/ada/models/m"), 2));
+    assert_eq!(settings.model.recycle, Recycle { requests: 500, memory_bytes: 2 << 30 });
     let ServiceKind::Builtin { options: Options::Watch(watch), .. } = &watcher.kind else { panic!("it watches") };
     assert_eq!((watch.concurrency, watch.max_files), (4, 1000));
     assert_eq!(watch.database, Path::new("/home/ada/data/watch.db"));

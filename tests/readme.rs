@@ -41,7 +41,10 @@ fn section<'a>(begin: &str, end: &str) -> &'a str {
 #[test]
 fn every_servers_toml_in_the_docs_is_good() {
     let env = |name: &str| Some(format!("/value/of/{name}"));
-    let builtins = Builtins { servers: &["seawall", "events"], services: &["gateway", "watch", "emit", "tasks"] };
+    let builtins = Builtins {
+        servers: &["seawall", "events", "embed"],
+        services: &["gateway", "embedding", "watch", "emit", "tasks"],
+    };
     let around = Surroundings { env: &env, seawall: Path::new("/opt/seawall"), run: None, builtins };
     let examples = [("README.md", README), ("docs/servers-toml.md", REFERENCE), ("docs/services.md", SERVICES)];
     let mut count = 0;

@@ -487,13 +487,19 @@ fn missed_days_are_one_run_and_one_event() {
     }
 }
 
+#[cfg(not(feature = "embedding"))]
 #[test]
-fn a_service_that_this_version_does_not_have_says_so_and_ends_well() {
+fn a_service_that_was_not_built_in_says_so_and_ends_well() {
     let services = Services::new("[services.one]\nbuiltin = \"embedding\"\n");
     let run = services.start();
     let log = run.log.clone();
     assert_eq!(ending(run.end()), 0);
-    assert!(poll(WITHIN, || log.has("has no builtin \"embedding\" yet").then_some(())).is_some(), "{}", log.text());
+    assert!(poll(WITHIN, || log.has("built without the embedding server").then_some(())).is_some(), "{}", log.text());
+    let config = services.file("servers.toml");
+    let refused = support::gateway::run_seawall(&["embedding-server"], &config, WITHIN);
+    assert_eq!(refused.status.code(), Some(1));
+    let said = String::from_utf8_lossy(&refused.stderr);
+    assert!(said.contains("cargo build --release --features embedding") && said.lines().count() == 1, "{said}");
 }
 
 /// A port that was free a moment ago.
@@ -639,9 +645,10 @@ fn services_are_shown_as_they_are() {
     })
     .expect("two has memory");
     let state = |name: &str| shown["services"][name]["state"].as_str().expect("a state").to_owned();
+    let later = if cfg!(feature = "embedding") { "never started" } else { "not built in" };
     assert_eq!(
         ["one", "two", "nightly", "never", "later"].map(state),
-        ["down", "running", "waiting", "never started", "not yet"]
+        ["down", "running", "waiting", "never started", later]
     );
     assert_eq!(shown["services"]["one"]["last_crash"]["why"], "exit code 3: boom");
     assert_eq!(

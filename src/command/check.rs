@@ -139,6 +139,7 @@ fn target(server: &Server) -> String {
     match &server.kind {
         Kind::Command { argv, .. } => argv.first().cloned().unwrap_or_default(),
         Kind::Builtin { name, .. } => name.clone(),
+        Kind::Embed(_) => "embed".to_owned(),
         Kind::Url { url, .. } => match reqwest::Url::parse(url) {
             Ok(url) => format!("{}{}", url.origin().ascii_serialization(), url.path()),
             // One with a variable that cannot be had, and so as it was written.

@@ -8,6 +8,7 @@ use rustix::process::{Resource, Rlimit, Signal, getpid, kill_process, setrlimit}
 use super::{block_on, load_config};
 use crate::{
     config::{Alert, Config, MemoryWatch, Notify, Options, Secret, Service, ServiceKind},
+    embedding,
     gateway::reload::Overrides,
     heap,
     say::note,
@@ -77,9 +78,9 @@ pub(super) fn hold(name: &str, config: &Config, adjust: impl FnOnce(&mut Job)) -
         ServiceKind::Command { argv } => argv.clone(),
         ServiceKind::Builtin { name, .. } => match own::find(name, &service.name, &seawall, &config.path) {
             Own::Started(argv) => argv,
-            Own::NotYet => {
+            Own::NotBuiltIn => {
                 // Ends with 0, so that no supervisor tries again.
-                note!("seawall: {}: this version of seawall has no builtin \"{name}\" yet", service.name);
+                note!("seawall: {}: {}", service.name, embedding::NOT_BUILT_IN);
                 return Ok(ExitCode::SUCCESS);
             }
         },
@@ -149,6 +150,7 @@ fn overseen(service: &Service, config: &Config) -> Vec<Overseen> {
 fn token_of<'c>(service: &'c Service, config: &'c Config) -> Option<&'c str> {
     match &service.kind {
         ServiceKind::Builtin { options: Options::Emit(settings), .. } => settings.token.as_deref(),
+        ServiceKind::Builtin { options: Options::Embedding(settings), .. } => settings.token.as_deref(),
         ServiceKind::Builtin { name, .. } if name == "gateway" => config.gateway.token.as_ref().map(Secret::expose),
         _ => None,
     }

@@ -93,8 +93,8 @@ enum State {
     /// Ended otherwise; the supervisor has not started it again.
     Down,
     NeverStarted,
-    /// This version does not have it.
-    NotYet,
+    /// This binary was built without it.
+    NotBuiltIn,
 }
 
 impl State {
@@ -107,7 +107,7 @@ impl State {
             State::Stopped => "stopped",
             State::Down => "down",
             State::NeverStarted => "never started",
-            State::NotYet => "not yet",
+            State::NotBuiltIn => "not built in",
         }
     }
 
@@ -243,9 +243,9 @@ fn trend(bytes_per_hour: f64) -> String {
 fn state_of(service: &Service, life: Option<&Life>, config: &Config) -> State {
     let seawall = std::env::current_exe().unwrap_or_default();
     if let ServiceKind::Builtin { name, .. } = &service.kind
-        && own::find(name, &service.name, &seawall, &config.path) == Own::NotYet
+        && own::find(name, &service.name, &seawall, &config.path) == Own::NotBuiltIn
     {
-        return State::NotYet;
+        return State::NotBuiltIn;
     }
     let is_scheduled = service.schedule.is_some();
     let Some(life) = life else { return if is_scheduled { State::Waiting } else { State::NeverStarted } };
@@ -351,7 +351,7 @@ mod tests {
 
     #[test]
     fn one_between_its_runs_is_well_and_one_that_is_down_is_not() {
-        assert!(State::Waiting.is_well() && State::Stopped.is_well() && State::NotYet.is_well());
+        assert!(State::Waiting.is_well() && State::Stopped.is_well() && State::NotBuiltIn.is_well());
         assert!(!State::Down.is_well() && !State::Failed.is_well() && !State::Unwell.is_well());
     }
 }

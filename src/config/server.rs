@@ -7,13 +7,14 @@ use std::{
 };
 
 use super::{
-    NAME_RULE, builtin, is_name, policy,
+    NAME_RULE, builtin, embedding, is_name, policy,
     reader::{Entry, Problems, Table},
     sandbox::{self, Sandbox},
     secret::Secret,
 };
 use crate::{
     call::{ServerName, ToolName},
+    embedding::ModelSettings,
     layer::Policy,
 };
 
@@ -50,6 +51,8 @@ pub enum Kind {
     },
     /// A server inside seawall; its options are understood by itself.
     Builtin { name: String, options: serde_json::Map<String, serde_json::Value> },
+    /// The same for the one with a model of its own.
+    Embed(ModelSettings),
     /// A server that listens elsewhere, over Streamable HTTP.
     Url { url: String, headers: Vec<(String, Secret)> },
 }
@@ -59,7 +62,7 @@ impl Kind {
     pub fn key(&self) -> &'static str {
         match self {
             Kind::Command { .. } => "command",
-            Kind::Builtin { .. } => "builtin",
+            Kind::Builtin { .. } | Kind::Embed(_) => "builtin",
             Kind::Url { .. } => "url",
         }
     }
@@ -157,7 +160,9 @@ fn kind(table: &mut Table<'_>, warnings: &mut Vec<String>) -> Option<Kind> {
     let builtin = table.take("builtin", |entry| builtin(entry, entry.around().builtins.servers));
     let url = table.take("url", Entry::url);
     let sandbox = table.take("sandbox", sandbox::read);
-    let options = table.take("options", options);
+    let is_embed = builtin.as_deref() == Some("embed");
+    let model = is_embed.then(|| table.section("options", embedding::read_server)).flatten();
+    let options = if is_embed { None } else { table.take("options", options) };
     let headers = table.take("headers", headers);
 
     let key = table.exactly_one(&["command", "builtin", "url"])?;
@@ -172,6 +177,7 @@ fn kind(table: &mut Table<'_>, warnings: &mut Vec<String>) -> Option<Kind> {
     }
     Some(match key {
         "command" => Kind::Command { argv: command?, sandbox: sandbox.unwrap_or_default() },
+        "builtin" if is_embed => Kind::Embed(model?),
         "builtin" => Kind::Builtin { name: builtin?, options: options.unwrap_or_default() },
         _ => Kind::Url { url: url?, headers: headers.unwrap_or_default() },
     })

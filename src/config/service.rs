@@ -4,7 +4,7 @@
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use super::{
-    NAME_RULE, builtin, emit, is_name,
+    NAME_RULE, builtin, embedding, emit, is_name,
     reader::{Entry, Problems, Table},
     schedule,
     secret::Secret,
@@ -54,6 +54,7 @@ pub enum ServiceKind {
 pub enum Options {
     Watch(Box<watch::Settings>),
     Emit(crate::emit::Settings),
+    Embedding(Box<crate::embedding::Settings>),
     Tasks(crate::tasks::Settings),
     /// Those of one that is not there yet.
     Unread(serde_json::Map<String, serde_json::Value>),
@@ -94,6 +95,9 @@ fn kind(table: &mut Table<'_>) -> Option<ServiceKind> {
     let options = match builtin.as_deref() {
         Some("watch") => super::watch::read(table).map(|settings| Options::Watch(Box::new(settings))),
         Some("emit") => table.section("options", emit::read).map(Options::Emit),
+        Some("embedding") => {
+            table.section("options", embedding::read).map(|settings| Options::Embedding(Box::new(settings)))
+        }
         Some("tasks") => table.section("options", tasks::read).flatten().map(Options::Tasks),
         _ => Some(Options::Unread(table.take("options", options).unwrap_or_default())),
     };

@@ -95,6 +95,8 @@ pub(super) fn connector(
             Some(connector) => connector.clone(),
             None => Arc::new(Impossible(format!("there is no builtin server \"{name}\""))),
         },
+        // See embed.rs: it is made there.
+        Kind::Embed(_) => Arc::new(Impossible("there is no builtin server \"embed\" here".to_owned())),
         Kind::Url { url, headers } => Arc::new(UrlConnector::new(UrlSettings {
             url: url.clone(),
             headers: headers.iter().map(|(name, value)| (name.clone(), value.expose().to_owned())).collect(),
@@ -224,7 +226,7 @@ fn on_denied(entry: &config::Server, own: &Own) -> OnDenied {
 }
 
 /// A server that servers.toml asks for but that cannot be: parked with the reason.
-struct Impossible(String);
+pub(super) struct Impossible(pub(super) String);
 
 impl Connector for Impossible {
     fn connect(&self, _: u64, _: Arc<dyn Inbox>) -> BoxFuture<'_, Result<Arc<dyn Link>, StartError>> {

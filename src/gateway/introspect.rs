@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// The values of `builtin` in servers.toml.
-pub(super) const BUILTINS: [&str; 2] = ["seawall", "events"];
+pub(super) const BUILTINS: [&str; 3] = ["seawall", "events", "embed"];
 
 pub(super) fn builtins(gateway: &Weak<Inner>, config: &Config, store: &Store) -> InProcess {
     let database = config.gateway.database.clone();
@@ -30,7 +30,8 @@ pub(super) fn builtins(gateway: &Weak<Inner>, config: &Config, store: &Store) ->
     let journal = EventsServer::new(Arc::new(StoredJournal { store: store.clone(), database }));
     let seawall: Arc<dyn Connector> = Arc::new(LocalConnector::new("seawall", about));
     let events: Arc<dyn Connector> = Arc::new(LocalConnector::new("events", journal));
-    BUILTINS.map(str::to_owned).into_iter().zip([seawall, events]).collect()
+    // The model of `embed` is each server's own: see embed.rs.
+    [("seawall".to_owned(), seawall), ("events".to_owned(), events)].into()
 }
 
 struct About {

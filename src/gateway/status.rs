@@ -125,7 +125,7 @@ fn millis(duration: Duration) -> u64 {
 fn sandbox(kind: &Kind, report: Option<Report>) -> Report {
     let (profile, network) = match kind {
         Kind::Command { sandbox, .. } => (sandbox.profile.name(), sandbox.network.name()),
-        Kind::Builtin { .. } | Kind::Url { .. } => ("off", "open"),
+        Kind::Builtin { .. } | Kind::Embed(_) | Kind::Url { .. } => ("off", "open"),
     };
     report.unwrap_or_else(|| Report {
         profile: profile.to_owned(),

@@ -10,18 +10,22 @@ pub const NAMES: [&str; 5] = ["gateway", "embedding", "watch", "emit", "tasks"];
 pub enum Own {
     /// Program and arguments.
     Started(Vec<String>),
-    /// This version does not have it.
-    NotYet,
+    /// This binary was built without it.
+    NotBuiltIn,
 }
 
 /// What `seawall run` starts for a builtin service of the name `service`.
 pub fn find(builtin: &str, service: &str, seawall: &Path, config: &Path) -> Own {
+    if builtin == "embedding" && !cfg!(feature = "embedding") {
+        return Own::NotBuiltIn;
+    }
     let subcommand: &[&str] = match builtin {
         "gateway" => &["serve"],
         "watch" => &["file-watcher", service],
         "emit" => &["emit-server", service],
+        "embedding" => &["embedding-server", service],
         "tasks" => &["tasks", "steps", service],
-        _ => return Own::NotYet,
+        _ => return Own::NotBuiltIn,
     };
     let (seawall, config) = (seawall.to_string_lossy(), config.to_string_lossy());
     let words = [&*seawall].into_iter().chain(subcommand.iter().copied()).chain(["--config", &*config]);

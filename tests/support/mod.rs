@@ -15,6 +15,7 @@ pub mod census;
 pub mod conformance;
 pub mod database;
 pub mod disk;
+pub mod embedding;
 pub mod emit;
 pub mod exchange;
 pub mod fixture;

