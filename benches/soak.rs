@@ -4,6 +4,7 @@
 //!     cargo bench --bench soak -- kill           ten thousand while the server is killed every fifty
 //!     cargo bench --bench soak -- gateway-kill   the gateway killed -9 under load, again and again
 //!     cargo bench --bench soak -- half-hour      real servers that fail in every way, edits, recycles
+//!     cargo bench --bench soak -- services       seven days of all services under a small launchd
 //!     … --write-docs                             also into docs/soak.md, the section of that run
 //!
 //! Every answer is checked to be the one that was asked for, descriptors, threads,
@@ -24,6 +25,12 @@ mod census;
 mod chaos;
 #[path = "soak/clients.rs"]
 mod clients;
+#[path = "../tests/support/database.rs"]
+#[allow(unreachable_pub)]
+mod database;
+#[path = "../tests/support/disk.rs"]
+#[allow(dead_code, unreachable_pub)]
+mod disk;
 #[path = "soak/edits.rs"]
 mod edits;
 #[path = "soak/gateway.rs"]
@@ -40,18 +47,32 @@ mod inside;
 mod kill;
 #[path = "soak/lane.rs"]
 mod lane;
+#[path = "../tests/support/launchd.rs"]
+#[allow(dead_code, unreachable_pub)]
+mod launchd;
 #[path = "load/machine.rs"]
 #[allow(dead_code, reason = "the load driver asks for more")]
 mod machine;
 #[path = "soak/options.rs"]
 mod options;
+#[path = "../tests/support/process.rs"]
+#[allow(dead_code, unreachable_pub)]
+mod process;
 #[path = "soak/report.rs"]
 mod report;
+#[path = "../tests/support/scratch.rs"]
+#[allow(dead_code, unreachable_pub)]
+mod scratch;
+#[path = "soak/services.rs"]
+mod services;
 #[path = "load/spawn.rs"]
 #[allow(dead_code, reason = "the load driver speaks to its children over pipes")]
 mod spawn;
 #[path = "soak/tally.rs"]
 mod tally;
+#[path = "../tests/support/tools.rs"]
+#[allow(dead_code, unreachable_pub)]
+mod tools;
 #[path = "../tests/support/tree.rs"]
 #[allow(dead_code, unreachable_pub)]
 mod tree;
@@ -82,6 +103,7 @@ fn main() -> ExitCode {
             Run::Kill(settings) => kill::run(settings).await,
             Run::GatewayKill(settings) => gateway_kill::run(settings).await,
             Run::HalfHour(settings) => chaos::run(settings).await,
+            Run::Services(settings) => services::run(settings).await,
             Run::Inside => unreachable!("it has returned"),
         }
     });

@@ -55,6 +55,9 @@ pub struct Gateway(Arc<Inner>);
 
 struct Inner {
     router: Router,
+    /// `seawall run` writes down its start and its end. Asked once: that one may be killed, and
+    /// then the next one says what happened.
+    is_recorded: bool,
     store: Store,
     cache: OfferCache,
     in_process: InProcess,
@@ -239,7 +242,7 @@ impl Gateway {
     /// Of its own start and end: under `seawall run` that one writes them down, with more
     /// than is known here.
     fn tell_of_itself(&self, event_type: EventType, metadata: serde_json::Value) {
-        if !service::is_recorded() {
+        if !self.0.is_recorded {
             self.event(event_type, metadata);
         }
     }

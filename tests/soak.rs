@@ -10,6 +10,12 @@ mod census;
 mod chaos;
 #[path = "../benches/soak/clients.rs"]
 mod clients;
+#[path = "support/database.rs"]
+#[allow(unreachable_pub)]
+mod database;
+#[path = "support/disk.rs"]
+#[allow(dead_code, unreachable_pub)]
+mod disk;
 #[path = "../benches/soak/edits.rs"]
 mod edits;
 #[path = "support/fixture.rs"]
@@ -26,20 +32,34 @@ mod http;
 mod kill;
 #[path = "../benches/soak/lane.rs"]
 mod lane;
+#[path = "support/launchd.rs"]
+#[allow(dead_code, unreachable_pub)]
+mod launchd;
 #[path = "../benches/load/machine.rs"]
 #[allow(dead_code)]
 mod machine;
 #[path = "../benches/soak/options.rs"]
 #[allow(dead_code)]
 mod options;
+#[path = "support/process.rs"]
+#[allow(dead_code, unreachable_pub)]
+mod process;
 #[path = "../benches/soak/report.rs"]
 #[allow(dead_code)]
 mod report;
+#[path = "support/scratch.rs"]
+#[allow(dead_code, unreachable_pub)]
+mod scratch;
+#[path = "../benches/soak/services.rs"]
+mod services;
 #[path = "../benches/load/spawn.rs"]
 #[allow(dead_code)]
 mod spawn;
 #[path = "../benches/soak/tally.rs"]
 mod tally;
+#[path = "support/tools.rs"]
+#[allow(dead_code, unreachable_pub)]
+mod tools;
 #[path = "support/tree.rs"]
 #[allow(dead_code, unreachable_pub)]
 mod tree;
@@ -49,7 +69,7 @@ mod vitals;
 #[allow(dead_code, unreachable_pub)]
 mod wait;
 
-use options::{Calls, GatewayKill, HalfHour, Kill};
+use options::{Calls, GatewayKill, HalfHour, Kill, Services};
 use report::Report;
 
 fn passes(report: &Report) {
@@ -79,4 +99,10 @@ async fn a_gateway_that_is_killed_under_load_leaves_nothing_but_a_record() {
 async fn no_edit_and_no_neighbour_disturbs_a_server_that_works() {
     fixture::fixture_server();
     passes(&chaos::run(&HalfHour { minutes: 0.05, edit_pause_ms: 10, seed: 1 }).await);
+}
+
+/// Each day once, each service struck at least once on the way.
+#[tokio::test]
+async fn the_services_outlive_a_week_of_kills_hangs_and_full_disks() {
+    passes(&services::run(&Services { days: 7, faults_a_day: 1, seed: 1 }).await);
 }

@@ -27,6 +27,8 @@ pub(crate) enum Run {
     GatewayKill(GatewayKill),
     /// Healthy and failing servers, several clients, edits of servers.toml, recycles
     HalfHour(HalfHour),
+    /// All services under a small launchd, struck by faults, in compressed time
+    Services(Services),
     /// Be the gateway with an in-process server
     #[command(hide = true)]
     Inside,
@@ -80,6 +82,19 @@ pub(crate) struct HalfHour {
     pub(crate) seed: u64,
 }
 
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Services {
+    /// Each fires the daily tasks once, each seventh the weekly ones.
+    #[arg(long, default_value_t = 7, value_parser = clap::value_parser!(u64).range(1..=1000))]
+    pub(crate) days: u64,
+    /// So often a day something is done to one service, or to several at once.
+    #[arg(long, default_value_t = 12, value_parser = clap::value_parser!(u64).range(1..=1000))]
+    pub(crate) faults_a_day: u64,
+    /// Decides what is done to whom.
+    #[arg(long, default_value_t = 1)]
+    pub(crate) seed: u64,
+}
+
 impl Run {
     /// Its section in docs/soak.md, and its word on the command line.
     pub(crate) fn name(&self) -> &'static str {
@@ -88,6 +103,7 @@ impl Run {
             Run::Kill(_) => "kill",
             Run::GatewayKill(_) => "gateway-kill",
             Run::HalfHour(_) => "half-hour",
+            Run::Services(_) => "services",
             Run::Inside => "inside",
         }
     }

@@ -96,7 +96,7 @@ async fn embed(server: &Server, request: Request<Incoming>) -> Reply {
     }
     let settings = &server.settings;
     let read = body::read(incoming, &server.body_room, settings.max_body_bytes, "max_body in the options");
-    let (body, _room) = match read.await {
+    let body = match read.await {
         Ok(read) => read,
         Err(refusal) => return reply::refusal(&refusal),
     };

@@ -66,6 +66,7 @@ impl Builder {
         let router = Router::new(route_settings(&config), cache.clone(), &tasks);
         let gateway = Gateway(Arc::new_cyclic(|inner| Inner {
             router: router.clone(),
+            is_recorded: crate::service::is_recorded(),
             in_process: introspect::builtins(inner, &config, &store).into_iter().chain(in_process).collect(),
             store,
             cache,
