@@ -20,7 +20,6 @@ use crate::{
     layer::Keeper,
     listener::guard::Guard,
     route::{self, OfferCache, Router},
-    service,
     session::Gate,
     store::{Event, EventType, Store},
     upstream::{self, Upstream},

@@ -343,3 +343,25 @@ fn crashes_that_wait_beside_the_database_are_counted() {
     assert_eq!(shown["services"]["one"]["crashes_7d"], 3, "{shown}");
     assert_eq!(shown["services"]["one"]["restarts_7d"], 2, "{shown}");
 }
+
+/// As `cp -a` of a project does: both are run, and neither is the other's business.
+#[test]
+fn a_copy_of_the_folder_of_a_running_service_ends_nothing_of_it() {
+    let first = Services::script("echo $$ > up; exec sleep 300", "");
+    let run = first.start();
+    let pid: u32 = poll(WITHIN, || first.text("up")?.parse().ok()).expect("it is up");
+    first.wait_for("service_start");
+    let second = Services::script("echo $$ > up; exec sleep 300", "");
+    std::fs::create_dir_all(second.file(".seawall/services")).expect("a folder");
+    std::fs::copy(first.file(".seawall/services/one.json"), second.file(".seawall/services/one.json")).expect("copied");
+    let other = second.start();
+    poll(WITHIN, || second.text("up")).expect("the second is up as well");
+    assert!(lives(pid), "the first was ended: {}", other.log.text());
+    assert!(other.log.has("of another folder"), "{}", other.log.text());
+    // Of the same folder, a lock that was removed lets nobody in.
+    std::fs::remove_file(first.file(".seawall/services/one.lock")).expect("there is a lock");
+    let refused = first.start();
+    assert!(poll(WITHIN, || refused.log.has("running already").then_some(())).is_some(), "{}", refused.log.text());
+    assert!(lives(pid), "{}", refused.log.text());
+    drop((run, other, refused));
+}

@@ -68,9 +68,11 @@ pub(super) async fn settings(server: &Command, tasks: &TaskTracker) -> Result<Se
     let sandbox =
         Policy { profile: Profile::Off, env: names.chain(certificates.clone()).collect(), ..Policy::default() };
     let args = ["config", "list", "--json"].map(OsString::from).to_vec();
-    let cwd = asked_in(server);
+    // Not in the server's folder: a server that may write there, this one or another, would say
+    // with an .npmrc where the package of the next start comes from.
+    let cwd = PathBuf::from("/");
     let program = npm_beside(&server.program);
-    let ask = Command { program, args, env, cwd: cwd.clone(), sandbox, ..server.clone() };
+    let ask = Command { program, args, env, cwd, sandbox, ..server.clone() };
     let said = run::run(&ask, None, CONFIG_TIMEOUT, tasks).await?;
     let config = serde_json::from_str(&said.output).ok().filter(|_| said.succeeded);
     let Some(Value::Object(config)) = config else {
@@ -79,21 +81,13 @@ pub(super) async fn settings(server: &Command, tasks: &TaskTracker) -> Result<Se
     };
     let files =
         ["globalconfig", "userconfig"].iter().filter_map(|key| Some(PathBuf::from(config.get(*key)?.as_str()?)));
-    let files: Vec<PathBuf> = files.chain([cwd.join(".npmrc")]).collect();
-    let written: Vec<String> = files.iter().filter_map(|file| place::read(file, CONFIG_MAX_BYTES)).collect();
+    let written: Vec<String> = files.filter_map(|file| place::read(&file, CONFIG_MAX_BYTES)).collect();
     let mut settings = Settings::of(&config, &written);
     let named = certificates.clone().filter_map(|name| std::env::var_os(name).map(PathBuf::from));
     settings.read.extend(named);
     settings.read.retain(|path| path.exists());
     settings.env.extend(certificates);
     Ok(settings)
-}
-
-/// The server's folder, whose `.npmrc` has a say; unless the server could have written that.
-fn asked_in(server: &Command) -> PathBuf {
-    let cwd = server.cwd.canonicalize().unwrap_or_else(|_| server.cwd.clone());
-    let mut written = server.sandbox.write.iter().filter_map(|path| path.canonicalize().ok());
-    if written.any(|path| cwd.starts_with(path)) { PathBuf::from("/") } else { server.cwd.clone() }
 }
 
 /// The npm of the same installation.

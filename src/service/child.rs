@@ -103,6 +103,10 @@ pub(super) fn kill_group(pid: u32) {
 
 /// All that carries the mark of a life.
 pub(super) fn marked(mark: &str) -> Vec<u32> {
+    // A damaged state file must not name all that have no mark.
+    if mark.is_empty() {
+        return Vec::new();
+    }
     let (beginning, end) = (format!("{VARIABLE}="), format!("-{mark}"));
     mark::carriers(|variable| variable.starts_with(beginning.as_bytes()) && variable.ends_with(end.as_bytes()))
 }

@@ -6,7 +6,7 @@ use std::{
     collections::BTreeMap,
     fs::{self, File, TryLockError},
     io::{self, Write as _},
-    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
+    os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
     sync::atomic::{AtomicBool, Ordering},
 };
@@ -20,6 +20,10 @@ use super::moment::Moment;
 #[serde(default)]
 pub struct Life {
     pub wrapper_pid: u32,
+    /// When the wrapper began, as `moment::began` says it, and the folder that it keeps this in:
+    /// a copy of the folder is not its own.
+    pub wrapper_began: Option<String>,
+    pub state_folder: Option<String>,
     pub pid: u32,
     /// When the process began, as `moment::began` says it.
     pub began: Option<String>,
@@ -148,6 +152,25 @@ pub fn unreadable(state: &Path, name: &str) -> Option<String> {
         Err(error) => error.to_string(),
     };
     Some(format!("what is known of it, {}, cannot be read: {why}", path.display()))
+}
+
+/// Which folder it is, wherever it is moved to.
+pub(super) fn folder_id(state: &Path) -> Option<String> {
+    let folder = fs::metadata(state).ok()?;
+    Some(format!("{}:{}", folder.dev(), folder.ino()))
+}
+
+impl Life {
+    /// The `seawall run` that lives it, where that is there: a pid alone is used again.
+    pub(super) fn living_wrapper(&self, boot: Option<&str>) -> Option<u32> {
+        let is_there = self.end.is_none()
+            && self.wrapper_pid != 0
+            && self.wrapper_pid != std::process::id()
+            && self.boot_id.as_deref() == boot
+            && self.wrapper_began.is_some()
+            && super::moment::began(self.wrapper_pid) == self.wrapper_began;
+        is_there.then_some(self.wrapper_pid)
+    }
 }
 
 impl Held {

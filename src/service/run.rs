@@ -1,6 +1,10 @@
 //! One life of a service: started, watched, recorded, and ended as the service ended.
 
-use std::{path::PathBuf, process::Child, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    process::Child,
+    time::Duration,
+};
 
 use jiff::{Timestamp, tz::TimeZone};
 use serde_json::{Value, json};
@@ -99,6 +103,7 @@ pub fn run(job: &Job) -> Result<Outcome, RunError> {
     let recorder = Recorder::new(job, &errands);
     recorder.import();
     let mut marker = held.read();
+    leave_the_living_alone(job, &mut marker)?;
     let leftovers = account_for_predecessor(&recorder, &held, &mut marker);
     // Before anything carries it.
     marker.mark = Some(mark);
@@ -133,7 +138,7 @@ fn start(
     let outcome = match started {
         Ok((child, tail)) => {
             let before = marker.life.take();
-            marker.life = Some(life_of(&child, &began, attempt));
+            marker.life = Some(life_of(&job.state, &child, &began, attempt));
             held.write(&marker);
             let mut remarks = json!({ "pid": child.id(), "restart_attempt": attempt });
             if !leftovers.is_none() {
@@ -157,6 +162,21 @@ fn oversee_itself(job: &Job, recorder: &Recorder<'_>) {
         let task = Overseen { name: job.name.clone(), schedule };
         overdue::look(recorder, &job.state, &task, None, &mut Grace::of(Duration::ZERO));
     }
+}
+
+/// A life whose `seawall run` is there has left nothing. Of this folder, the service is running
+/// although nobody holds its lock; of another, of which this one is a copy, it is no business
+/// of this process.
+fn leave_the_living_alone(job: &Job, marker: &mut Marker) -> Result<(), RunningAlready> {
+    let Some(life) = &marker.life else { return Ok(()) };
+    let Some(pid) = life.living_wrapper(Moment::now().boot.as_deref()) else { return Ok(()) };
+    if life.state_folder.is_some() && life.state_folder == marker::folder_id(&job.state) {
+        return Err(RunningAlready { name: job.name.clone(), pid });
+    }
+    say!("what is known of {} is of another folder, where process {pid} runs it; that one is left alone", job.name);
+    marker.life = None;
+    marker.mark = None;
+    Ok(())
 }
 
 /// A life without an end on record was cut short: by a kill of the wrapper, or by the
@@ -228,9 +248,11 @@ fn is_due(job: &Job, schedule: Schedule, recorder: &Recorder<'_>, marker: &mut M
     action != "skipped"
 }
 
-fn life_of(child: &Child, began: &Moment, restart_attempt: u32) -> Life {
+fn life_of(state: &Path, child: &Child, began: &Moment, restart_attempt: u32) -> Life {
     Life {
         wrapper_pid: std::process::id(),
+        wrapper_began: moment::began(std::process::id()),
+        state_folder: marker::folder_id(state),
         pid: child.id(),
         began: moment::began(child.id()),
         boot_id: began.boot.clone(),
