@@ -14,6 +14,8 @@ use clap::Parser;
 
 #[path = "load/ceiling.rs"]
 mod ceiling;
+#[path = "load/docs.rs"]
+mod docs;
 #[path = "../tests/support/http.rs"]
 // The tests use the rest of it.
 #[allow(dead_code, unreachable_pub)]
@@ -57,6 +59,6 @@ fn main() {
     let report = runtime.block_on(measure::all(&options));
     println!("{report}");
     if options.write_docs {
-        report::write_docs(&report);
+        docs::write("speed.md", "load", &report);
     }
 }

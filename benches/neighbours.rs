@@ -13,6 +13,8 @@
 
 use clap::Parser;
 
+#[path = "load/docs.rs"]
+mod docs;
 #[path = "neighbours/faults.rs"]
 mod faults;
 #[path = "../tests/support/http.rs"]
@@ -77,6 +79,6 @@ fn main() {
     let report = runtime.block_on(measure::all(&options));
     println!("{report}");
     if options.write_docs {
-        report::write_docs(&report);
+        docs::write("reliability.md", "neighbours", &report);
     }
 }

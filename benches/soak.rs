@@ -31,6 +31,8 @@ mod database;
 #[path = "../tests/support/disk.rs"]
 #[allow(dead_code, unreachable_pub)]
 mod disk;
+#[path = "load/docs.rs"]
+mod docs;
 #[path = "soak/edits.rs"]
 mod edits;
 #[path = "soak/gateway.rs"]
@@ -109,7 +111,7 @@ fn main() -> ExitCode {
     });
     println!("{report}");
     if options.write_docs {
-        report::write_docs(run.name(), &report);
+        docs::write("soak.md", &format!("soak:{}", run.name()), &report);
     }
     if report.is_good() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

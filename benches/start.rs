@@ -14,6 +14,8 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
+#[path = "load/docs.rs"]
+mod docs;
 #[path = "load/machine.rs"]
 #[allow(dead_code, reason = "the load driver uses the rest")]
 mod machine;
@@ -71,7 +73,7 @@ fn main() -> ExitCode {
     let report = turns::all(if options.quick { 15 } else { options.starts });
     println!("{report}");
     if options.write_docs {
-        report::write_docs(&report);
+        docs::write("speed.md", "start", &report);
     }
     ExitCode::SUCCESS
 }

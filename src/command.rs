@@ -43,6 +43,7 @@ pub mod run;
 pub mod sandbox;
 pub mod serve;
 pub mod services;
+mod standing;
 pub mod status;
 pub mod stdio;
 pub mod systemd;

@@ -16,6 +16,7 @@ use std::{
 mod alert;
 pub mod command_value;
 mod complaint;
+mod doors;
 mod embedding;
 mod emit;
 mod find;

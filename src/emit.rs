@@ -10,21 +10,17 @@
 //! An acknowledgement is never given early, and nothing is kept that could not be: who is
 //! told 503 still has the event, and comes back.
 
-use std::{convert::Infallible, fmt, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{fmt, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
-use hyper::service::service_fn;
 use tokio::{
     net::TcpListener,
     sync::{Semaphore, watch},
     time::timeout,
 };
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio_util::sync::CancellationToken;
 
 use crate::{
-    listener::{
-        self, Arrival,
-        guard::{Guard, Strangers},
-    },
+    listener::{KEEP_ALIVE, Reception, guard::Guard},
     store::intake::{Intake, IntakeReader, IntakeSettings},
 };
 
@@ -80,8 +76,7 @@ const TABLE: &str = "the options of the emit server";
 
 /// What all requests share.
 struct Server {
-    guard: Guard,
-    strangers: Strangers,
+    guard: Arc<Guard>,
     max_body_bytes: usize,
     body_room: Arc<Semaphore>,
     intake: Intake,
@@ -108,13 +103,12 @@ pub async fn serve(settings: Settings, listener: TcpListener, shutdown: Cancella
         },
     )?;
     let server = Arc::new(Server {
-        guard: Guard {
+        guard: Arc::new(Guard {
             allowed_hosts: settings.allowed_hosts,
             allowed_origins: settings.allowed_origins,
             token: settings.token,
             table: TABLE,
-        },
-        strangers: Strangers::default(),
+        }),
         max_body_bytes: settings.max_body_bytes,
         body_room: Arc::new(Semaphore::new(BODY_ROOM_KIB.max(settings.max_body_bytes / 1024 + 1))),
         intake,
@@ -124,28 +118,18 @@ pub async fn serve(settings: Settings, listener: TcpListener, shutdown: Cancella
         commits,
         shutdown: shutdown.clone(),
     });
-    let connections = TaskTracker::new();
-    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-    loop {
-        let arrival = tokio::select! {
-            () = shutdown.cancelled() => break,
-            arrival = listener::next(&listener, &places) => arrival,
-        };
-        let server = server.clone();
-        connections.spawn(async move {
-            let Arrival { stream, peer, place } = arrival;
-            let is_stranger = server.strangers.is_one(&server.guard, &stream, peer).await;
-            let service = service_fn(|request| {
-                let server = server.clone();
-                async move { Ok::<_, Infallible>(front::respond(&server, request, peer, is_stranger).await) }
-            });
-            listener::converse(stream, peer, service, server.shutdown.clone()).await;
-            drop(place);
-        });
-    }
-    drop(listener);
-    connections.close();
-    let all_answered = timeout(DRAIN, connections.wait()).await.is_ok();
+    let reception = Reception {
+        guard: server.guard.clone(),
+        connections_max: CONNECTIONS_MAX,
+        keep_alive: KEEP_ALIVE,
+        drain: DRAIN,
+    };
+    let answering = server.clone();
+    let answer = move |request, peer, is_stranger| {
+        let server = answering.clone();
+        async move { front::respond(&server, request, peer, is_stranger).await }
+    };
+    let all_answered = reception.serve(listener, &shutdown, answer).await;
     // It joins a thread that may be at the disk.
     let closed = tokio::task::spawn_blocking(move || server.intake.close());
     Ok(timeout(DRAIN, closed).await.is_ok() && all_answered)

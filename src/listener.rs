@@ -20,10 +20,14 @@ pub mod body;
 pub mod guard;
 #[cfg(target_os = "linux")]
 mod owner;
+mod reception;
+pub mod reply;
+
+pub use reception::Reception;
 
 /// The head of a request must have arrived by then. The clock runs while a kept
 /// connection is idle too: longer than clients keep theirs, or they would meet closed ones.
-const HEADER_TIMEOUT: Duration = Duration::from_secs(120);
+pub const KEEP_ALIVE: Duration = Duration::from_secs(120);
 
 /// A connection that was let in, with its place among all of them.
 pub struct Arrival {
@@ -66,7 +70,7 @@ pub async fn converse<S, B>(
     S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible>,
     B: http_body::Body<Data = Bytes, Error = Infallible> + 'static,
 {
-    converse_for(HEADER_TIMEOUT, stream, peer, service, shutdown).await;
+    converse_for(KEEP_ALIVE, stream, peer, service, shutdown).await;
 }
 
 /// The same, where a connection may be idle for `keep_alive`.

@@ -1,6 +1,6 @@
 //! The tables, as Markdown, and where they are written.
 
-use std::{fmt, fs, path::Path, time::Duration};
+use std::{fmt, time::Duration};
 
 use crate::{
     lane::IN_FLIGHT,
@@ -8,9 +8,6 @@ use crate::{
     measure::{Numbers, Row},
     shape::SHAPES,
 };
-
-const BEGIN: &str = "<!-- load:begin -->";
-const END: &str = "<!-- load:end -->";
 
 pub(crate) struct Report {
     /// The first one is the ceiling, where it was measured.
@@ -78,13 +75,4 @@ fn grouped(number: f64) -> String {
         text.push(digit);
     }
     text
-}
-
-/// Replaces what stands between the markers of docs/speed.md.
-pub(crate) fn write_docs(report: &Report) {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/speed.md");
-    let old = fs::read_to_string(&path).expect("docs/speed.md can be read");
-    let (before, rest) = old.split_once(BEGIN).expect("docs/speed.md has its first marker");
-    let (_, after) = rest.split_once(END).expect("docs/speed.md has its second marker");
-    fs::write(&path, format!("{before}{BEGIN}\n{report}{END}{after}")).expect("docs/speed.md can be written");
 }

@@ -1,11 +1,8 @@
 //! The table, as Markdown, and where it is written.
 
-use std::{fmt, fs, path::Path, time::Duration};
+use std::{fmt, fs, time::Duration};
 
 use crate::machine;
-
-const BEGIN: &str = "<!-- neighbours:begin -->";
-const END: &str = "<!-- neighbours:end -->";
 
 pub(crate) struct Report {
     pub(crate) rows: Vec<Row>,
@@ -69,13 +66,4 @@ fn times((quiet, failing): (Duration, Duration)) -> String {
 /// Processes that wanted to run, on average of the last minute.
 fn load() -> Option<String> {
     fs::read_to_string("/proc/loadavg").ok()?.split(' ').next().map(str::to_owned)
-}
-
-/// Replaces what stands between the markers of docs/reliability.md.
-pub(crate) fn write_docs(report: &Report) {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/reliability.md");
-    let old = fs::read_to_string(&path).expect("docs/reliability.md can be read");
-    let (before, rest) = old.split_once(BEGIN).expect("docs/reliability.md has its first marker");
-    let (_, after) = rest.split_once(END).expect("docs/reliability.md has its second marker");
-    fs::write(&path, format!("{before}{BEGIN}\n{report}{END}{after}")).expect("docs/reliability.md can be written");
 }

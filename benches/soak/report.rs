@@ -1,6 +1,6 @@
 //! What a run says, as Markdown, and where it is written.
 
-use std::{fmt, fs, path::Path, time::Duration};
+use std::{fmt, time::Duration};
 
 use crate::machine;
 
@@ -58,14 +58,4 @@ pub(crate) fn times(what: &str, times: &mut [Duration]) -> String {
     format!(
         "| {what} | median | p99 | most |\n|---|---:|---:|---:|\n| ms, of {count} | {median:.1} | {p99:.1} | {most:.1} |\n"
     )
-}
-
-/// Replaces what stands between the markers of this run in docs/soak.md.
-pub(crate) fn write_docs(section: &str, report: &Report) {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/soak.md");
-    let old = fs::read_to_string(&path).expect("docs/soak.md can be read");
-    let (begin, end) = (format!("<!-- soak:{section}:begin -->"), format!("<!-- soak:{section}:end -->"));
-    let (before, rest) = old.split_once(&begin).expect("docs/soak.md has the section's first marker");
-    let (_, after) = rest.split_once(&end).expect("docs/soak.md has the section's second marker");
-    fs::write(&path, format!("{before}{begin}\n{report}{end}{after}")).expect("docs/soak.md can be written");
 }

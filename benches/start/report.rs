@@ -1,11 +1,8 @@
 //! The table, as Markdown, and where it is written.
 
-use std::{fmt, fs, path::Path, time::Duration};
+use std::{fmt, fs, time::Duration};
 
 use crate::machine;
-
-const BEGIN: &str = "<!-- start:begin -->";
-const END: &str = "<!-- start:end -->";
 
 pub(crate) struct Report {
     pub(crate) tables: Vec<Table>,
@@ -49,13 +46,4 @@ fn cells(took: Duration, base: Duration) -> String {
     let ms = |duration: Duration| duration.as_secs_f64() * 1000.0;
     let (took, base) = (ms(took), ms(base));
     format!("{took:.1} | {:.1} | {:.2}", took - base, took / base.max(1e-6))
-}
-
-/// Replaces what stands between the markers of docs/speed.md.
-pub(crate) fn write_docs(report: &Report) {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/speed.md");
-    let old = fs::read_to_string(&path).expect("docs/speed.md can be read");
-    let (before, rest) = old.split_once(BEGIN).expect("docs/speed.md has its first marker");
-    let (_, after) = rest.split_once(END).expect("docs/speed.md has its second marker");
-    fs::write(&path, format!("{before}{BEGIN}\n{report}{END}{after}")).expect("docs/speed.md can be written");
 }

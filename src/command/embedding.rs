@@ -3,17 +3,20 @@
 use std::{os::unix::process::CommandExt as _, path::PathBuf, process::ExitCode};
 
 use anyhow::{Context as _, bail};
-use tokio::net::TcpListener;
-use tokio_util::sync::CancellationToken;
 
-use super::{block_on, load_config, profile_on_usr2, told_to_stop};
+use super::{
+    block_on, load_config, profile_on_usr2,
+    standing::{self, Called},
+};
 use crate::{
-    config::{Config, Options, ServiceKind},
+    config::Options,
     embedding::{self, Settings},
     gateway::reload::Overrides,
     heap,
-    say::{note, say},
+    say::note,
 };
+
+const CALLED: Called = Called { builtin: "embedding", usually: "embedding-server", plural: "embedding servers" };
 
 const EXAMPLES: &str = "\
 Examples:
@@ -45,7 +48,11 @@ pub fn run(args: Args, config: Option<PathBuf>) -> anyhow::Result<ExitCode> {
     }
     sample_the_heap()?;
     let (_, config) = load_config(config, Overrides::default())?;
-    let mut settings = settings(args.name.as_deref(), &config)?;
+    let settings = standing::settings(args.name.as_deref(), &config, &CALLED, |options| match options {
+        Options::Embedding(settings) => Some(&**settings),
+        _ => None,
+    })?;
+    let mut settings = settings.clone();
     if let Some(folder) = args.model {
         settings.model.folder = std::path::absolute(folder).context("the path of the model is no path")?;
     }
@@ -67,52 +74,12 @@ fn sample_the_heap() -> anyhow::Result<()> {
     Err(error).context("this program cannot be started again with samples of its heap")
 }
 
-/// Those of the one service that is meant.
-fn settings(name: Option<&str>, config: &Config) -> anyhow::Result<Settings> {
-    let mut found = config.services.iter().filter_map(|service| match &service.kind {
-        ServiceKind::Builtin { options: Options::Embedding(settings), .. } => Some((service, settings)),
-        _ => None,
-    });
-    let chosen = match name {
-        Some(name) => found.find(|(service, _)| service.name == name),
-        None => {
-            let first = found.next();
-            if let (Some((first, _)), Some((second, _))) = (first, found.next()) {
-                bail!("there are several embedding servers; say which one: {} or {}", first.name, second.name);
-            }
-            first
-        }
-    };
-    let Some((service, settings)) = chosen else {
-        let name = name.unwrap_or("embedding-server");
-        bail!("there is no [services.{name}] with builtin = \"embedding\" in {}", config.path.display());
-    };
-    if let Some(problem) = &service.problem {
-        bail!("{problem}");
-    }
-    Ok((**settings).clone())
-}
-
 async fn serve(settings: Settings, profiles: PathBuf) -> anyhow::Result<ExitCode> {
     heap::tidy();
     tokio::spawn(profile_on_usr2(profiles, "embedding-server"));
-    let told = told_to_stop();
-    let listen = settings.listen;
-    let listener = TcpListener::bind(listen).await.with_context(|| format!("cannot listen on {listen}"))?;
-    let address = listener.local_addr().context("the listener has no address")?;
-    // It serves whether anybody hears of it or not.
-    let _ = say!("seawall: embeddings at http://{address}/v1/embeddings");
-    let shutdown = CancellationToken::new();
-    let mut server = tokio::spawn(embedding::serve(settings, listener, shutdown.clone()));
-    let ended = tokio::select! {
-        told = told => {
-            told?;
-            shutdown.cancel();
-            server.await
-        }
-        ended = &mut server => ended,
-    };
-    if !ended.context("the server died")? {
+    let greeting = |address| format!("seawall: embeddings at http://{address}/v1/embeddings");
+    let server = |listener, shutdown| embedding::serve(settings.clone(), listener, shutdown);
+    if !standing::serve(settings.listen, greeting, server).await? {
         note!("seawall: not every request could be answered, or the model let go, in time");
         return Ok(ExitCode::FAILURE);
     }

@@ -4,16 +4,19 @@
 use std::{path::PathBuf, process::ExitCode};
 
 use anyhow::{Context as _, bail};
-use tokio::net::TcpListener;
-use tokio_util::sync::CancellationToken;
 
-use super::{block_on, load_config, profile_on_usr2, told_to_stop};
+use super::{
+    block_on, load_config, profile_on_usr2,
+    standing::{self, Called},
+};
 use crate::{
-    config::{Config, Options, ServiceKind},
+    config::{Config, Options},
     emit::{self, Settings},
     gateway::reload::Overrides,
-    say::{note, say},
+    say::note,
 };
+
+const CALLED: Called = Called { builtin: "emit", usually: "emit-server", plural: "emit servers" };
 
 const EXAMPLES: &str = "\
 Examples:
@@ -43,27 +46,10 @@ pub fn run(args: Args, config: Option<PathBuf>) -> anyhow::Result<ExitCode> {
 
 /// Those of the one service that is meant.
 fn settings(name: Option<&str>, config: &Config) -> anyhow::Result<Settings> {
-    let mut found = config.services.iter().filter_map(|service| match &service.kind {
-        ServiceKind::Builtin { options: Options::Emit(settings), .. } => Some((service, settings)),
+    let settings = standing::settings(name, config, &CALLED, |options| match options {
+        Options::Emit(settings) => Some(settings),
         _ => None,
-    });
-    let chosen = match name {
-        Some(name) => found.find(|(service, _)| service.name == name),
-        None => {
-            let first = found.next();
-            if let (Some((first, _)), Some((second, _))) = (first, found.next()) {
-                bail!("there are several emit servers; say which one: {} or {}", first.name, second.name);
-            }
-            first
-        }
-    };
-    let Some((service, settings)) = chosen else {
-        let name = name.unwrap_or("emit-server");
-        bail!("there is no [services.{name}] with builtin = \"emit\" in {}", config.path.display());
-    };
-    if let Some(problem) = &service.problem {
-        bail!("{problem}");
-    }
+    })?;
     if settings.database == config.gateway.database {
         bail!("{} is the gateway's own database; write another one into the options", settings.database.display());
     }
@@ -72,25 +58,10 @@ fn settings(name: Option<&str>, config: &Config) -> anyhow::Result<Settings> {
 
 async fn serve(settings: Settings, profiles: PathBuf) -> anyhow::Result<ExitCode> {
     tokio::spawn(profile_on_usr2(profiles, "emit-server"));
-    let told = told_to_stop();
-    let listen = settings.listen;
-    let listener = TcpListener::bind(listen).await.with_context(|| format!("cannot listen on {listen}"))?;
-    let address = listener.local_addr().context("the listener has no address")?;
-    // It serves whether anybody hears of it or not.
-    let _ = say!("seawall: events at http://{address}/events");
-    let shutdown = CancellationToken::new();
-    let mut server = tokio::spawn(emit::serve(settings, listener, shutdown.clone()));
-    let ended = tokio::select! {
-        told = told => {
-            told?;
-            shutdown.cancel();
-            server.await
-        }
-        // It never ends by itself unless it cannot begin.
-        ended = &mut server => ended,
-    };
-    let all_answered = ended.context("the server died")?.context("the writer cannot be started")?;
-    if !all_answered {
+    let greeting = |address| format!("seawall: events at http://{address}/events");
+    let server = |listener, shutdown| emit::serve(settings.clone(), listener, shutdown);
+    let ended = standing::serve(settings.listen, greeting, server).await?;
+    if !ended.context("the writer cannot be started")? {
         note!("seawall: not every request could be answered in time");
         return Ok(ExitCode::FAILURE);
     }

@@ -1,14 +1,10 @@
 //! The options of `builtin = "embedding"`, a service, and of `builtin = "embed"`, a server:
 //! which model, for whom, and within which bounds.
 
-use std::{
-    net::{Ipv4Addr, SocketAddr},
-    path::Path,
-    time::Duration,
-};
+use std::{path::Path, time::Duration};
 
 use super::{
-    gateway::{NOT_HOSTS, NOT_ORIGINS, host, listen, origin, token},
+    doors::{self, Doors},
     reader::{Entry, Table},
 };
 use crate::embedding::{ModelSettings, PORT, Recycle, Settings};
@@ -30,25 +26,19 @@ const HOUR: Duration = Duration::from_secs(3600);
 const IDLE_STOP: Duration = Duration::from_secs(600);
 
 pub(super) fn read(table: &mut Table<'_>) -> Settings {
-    let listen = table.take("listen", listen).unwrap_or(SocketAddr::from((Ipv4Addr::LOCALHOST, PORT)));
-    if !listen.ip().is_loopback() && !table.has("token") {
-        table.refuse_at::<()>(
-            "listen",
-            "reachable from other machines, so a token is needed: write token = \"${EMBEDDING_TOKEN}\" beside it, \
-             or listen on 127.0.0.1",
-        );
-    }
+    let listen = doors::address(table, PORT, "EMBEDDING_TOKEN");
     let mut bytes = |key, allowed, default| {
         let bytes = table.take(key, |entry| entry.size(allowed));
         bytes.and_then(|bytes| usize::try_from(bytes).ok()).unwrap_or(default)
     };
     let max_body_bytes = bytes("max_body", 1 << 10..=64 << 20, MAX_BODY_BYTES);
     let max_text_bytes = bytes("max_text", 1 << 10..=16 << 20, MAX_TEXT_BYTES);
+    let Doors { token, allowed_hosts, allowed_origins } = doors::read(table);
     Settings {
         listen,
-        token: table.take("token", token).map(|token| token.expose().to_owned()),
-        allowed_hosts: table.take("allowed_hosts", |e| e.list(NOT_HOSTS, host)).unwrap_or_default(),
-        allowed_origins: table.take("allowed_origins", |e| e.list(NOT_ORIGINS, origin)).unwrap_or_default(),
+        token,
+        allowed_hosts,
+        allowed_origins,
         max_body_bytes,
         max_text_bytes,
         max_inputs: table.take("max_inputs", |e| e.integer(1..=MAX_INPUTS)).unwrap_or(MAX_INPUTS) as usize,

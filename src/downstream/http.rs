@@ -29,7 +29,7 @@ use crate::{
     downstream::rounds::Rounds,
     listener::{
         self,
-        guard::{self, Guard, Refusal, Strangers},
+        guard::{Guard, Refusal, Strangers},
     },
     session::{Gate, Scope},
 };
@@ -219,10 +219,7 @@ impl Front {
             }
             return response;
         }
-        if stranger {
-            return reply::refusal(&guard::stranger_refused(&self.guard()));
-        }
-        if let Err(refusal) = self.guard().admit(request.headers()) {
+        if let Err(refusal) = self.guard().admit_from(stranger, request.headers()) {
             return reply::refusal(&refusal);
         }
         let scope = match self.scope_of(path) {

@@ -8,10 +8,13 @@ use serde_json::{Value, json};
 use super::{
     ask::{self, Ask, Fault},
     keeper::Condition,
-    reply::{self, Reply},
+    reply,
     server::Server,
 };
-use crate::listener::{body, guard};
+use crate::listener::{
+    body, guard,
+    reply::{Reply, json},
+};
 
 pub(super) async fn respond(
     server: &Arc<Server>,
@@ -25,24 +28,17 @@ pub(super) async fn respond(
         "/readyz" if peer.ip().is_loopback() => return health(server, peer, |condition| condition.state == "ready"),
         _ => {}
     }
-    if is_stranger {
-        return reply::refusal(&guard::stranger_refused(&server.guard));
-    }
-    if let Err(refusal) = server.guard.admit(request.headers()) {
+    if let Err(refusal) = server.guard.admit_from(is_stranger, request.headers()) {
         return reply::refusal(&refusal);
     }
     let path = path.strip_suffix('/').unwrap_or(path);
     match (path, request.method()) {
         ("/v1/embeddings", &Method::POST) => embed(server, request).await,
         ("/v1/embeddings", _) => reply::not_allowed("POST"),
-        ("/v1/models", &Method::GET) => {
-            reply::json(StatusCode::OK, &json!({ "object": "list", "data": [card(server)] }))
-        }
+        ("/v1/models", &Method::GET) => json(StatusCode::OK, &json!({ "object": "list", "data": [card(server)] })),
         ("/v1/models", _) => reply::not_allowed("GET"),
         _ => match (path.strip_prefix("/v1/models/"), request.method()) {
-            (Some(name), &Method::GET) if ask::is_called(name, &server.settings) => {
-                reply::json(StatusCode::OK, &card(server))
-            }
+            (Some(name), &Method::GET) if ask::is_called(name, &server.settings) => json(StatusCode::OK, &card(server)),
             (Some(_), &Method::GET) => no_such_model(server),
             (Some(_), _) => reply::not_allowed("GET"),
             (None, _) => {
@@ -59,7 +55,7 @@ fn health(server: &Server, peer: SocketAddr, is_well: fn(&Condition) -> bool) ->
     let condition = server.keeper.condition();
     let status = if is_well(&condition) { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     if !peer.ip().is_loopback() {
-        return reply::json(status, &json!({ "status": "ok" }));
+        return json(status, &json!({ "status": "ok" }));
     }
     let body = json!({
         "status": if condition.trouble.is_none() { "ok" } else { "no model" },
@@ -76,7 +72,7 @@ fn health(server: &Server, peer: SocketAddr, is_well: fn(&Condition) -> bool) ->
         })),
         "recycled": condition.recycled,
     });
-    reply::json(status, &body)
+    json(status, &body)
 }
 
 fn card(server: &Server) -> Value {

@@ -1,18 +1,7 @@
 //! Replies: JSON in the shape that OpenAI's clients read, errors too.
 
-use std::{
-    convert::Infallible,
-    pin::Pin,
-    task::{Context, Poll},
-};
-
 use base64::{Engine as _, prelude::BASE64_STANDARD};
-use bytes::Bytes;
-use http_body::{Body, Frame, SizeHint};
-use hyper::{
-    Response, StatusCode,
-    header::{ALLOW, CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE},
-};
+use hyper::StatusCode;
 use serde::Serialize;
 use serde_json::json;
 
@@ -20,39 +9,13 @@ use super::{
     ask::{Encoding, Fault, FaultKind},
     keeper::{Refused, Vectors},
 };
-use crate::listener::guard::Refusal;
+use crate::listener::{
+    guard::Refusal,
+    reply::{self, Reply, json},
+};
 
 const RETRY_AFTER_BUSY_S: u32 = 1;
 const RETRY_AFTER_TROUBLE_S: u32 = 5;
-
-pub(super) struct Whole(Option<Bytes>);
-
-impl Body for Whole {
-    type Data = Bytes;
-    type Error = Infallible;
-
-    fn poll_frame(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        Poll::Ready(self.get_mut().0.take().map(|bytes| Ok(Frame::data(bytes))))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.0.is_none()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        SizeHint::with_exact(self.0.as_ref().map_or(0, |bytes| bytes.len() as u64))
-    }
-}
-
-pub(super) type Reply = Response<Whole>;
-
-pub(super) fn json(status: StatusCode, value: &impl Serialize) -> Reply {
-    let text = serde_json::to_vec(value).unwrap_or_default();
-    let mut reply = Response::new(Whole(Some(text.into())));
-    *reply.status_mut() = status;
-    reply.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    reply
-}
 
 #[derive(Serialize)]
 struct List<'a> {
@@ -136,17 +99,7 @@ pub(super) fn refusal(refusal: &Refusal) -> Reply {
         StatusCode::SERVICE_UNAVAILABLE => "overloaded_error",
         _ => "invalid_request_error",
     };
-    let mut reply = error(refusal.status, kind, None, None, &refusal.reason);
-    match refusal.status {
-        StatusCode::UNAUTHORIZED => {
-            reply.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
-        }
-        StatusCode::SERVICE_UNAVAILABLE => {
-            reply.headers_mut().insert(RETRY_AFTER, HeaderValue::from(RETRY_AFTER_BUSY_S));
-        }
-        _ => {}
-    }
-    reply
+    reply::of_refusal(error(refusal.status, kind, None, None, &refusal.reason))
 }
 
 pub(super) fn refused(refused: &Refused) -> Reply {
@@ -161,16 +114,14 @@ pub(super) fn refused(refused: &Refused) -> Reply {
         Refused::Failed(_) => (Code::INTERNAL_SERVER_ERROR, "server_error", "model_failed", None),
     };
     let param = matches!(refused, Refused::Unfit { .. }).then_some("input");
-    let mut reply = error(status, kind, Some(code), param, &refused.to_string());
-    if let Some(seconds) = retry_after_s {
-        reply.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
+    let reply = error(status, kind, Some(code), param, &refused.to_string());
+    match retry_after_s {
+        Some(seconds) => reply::retry_after(seconds, reply),
+        None => reply,
     }
-    reply
 }
 
 pub(super) fn not_allowed(allowed: &'static str) -> Reply {
     let message = format!("only {allowed} can be used here");
-    let mut reply = error(StatusCode::METHOD_NOT_ALLOWED, "invalid_request_error", None, None, &message);
-    reply.headers_mut().insert(ALLOW, HeaderValue::from_static(allowed));
-    reply
+    reply::allowing(allowed, error(StatusCode::METHOD_NOT_ALLOWED, "invalid_request_error", None, None, &message))
 }

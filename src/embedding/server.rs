@@ -1,18 +1,14 @@
 //! Listens, and ends in the order that loses nothing: first the requests, then the model.
 
-use std::{convert::Infallible, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
-use hyper::service::service_fn;
 use tokio::{net::TcpListener, sync::Semaphore, time::timeout};
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio_util::sync::CancellationToken;
 
 use super::{Settings, front, keeper::Keeper};
 use crate::{
     id,
-    listener::{
-        self, Arrival,
-        guard::{Guard, Strangers},
-    },
+    listener::{Reception, guard::Guard},
 };
 
 const CONNECTIONS_MAX: usize = 1024;
@@ -28,14 +24,12 @@ const TABLE: &str = "the options of the embedding server";
 
 /// What all requests share.
 pub(super) struct Server {
-    pub(super) guard: Guard,
-    strangers: Strangers,
+    pub(super) guard: Arc<Guard>,
     pub(super) body_room: Arc<Semaphore>,
     pub(super) keeper: Keeper,
     pub(super) settings: Settings,
     /// Unix seconds.
     pub(super) since_s: u64,
-    shutdown: CancellationToken,
 }
 
 /// Serves until `shutdown`, then answers what it has taken and lets the model go; false if
@@ -48,46 +42,28 @@ pub async fn serve(settings: Settings, listener: TcpListener, shutdown: Cancella
         tokio::spawn(async move { keeper.tend(release).await })
     };
     let server = Arc::new(Server {
-        guard: Guard {
+        guard: Arc::new(Guard {
             allowed_hosts: settings.allowed_hosts.clone(),
             allowed_origins: settings.allowed_origins.clone(),
             token: settings.token.clone(),
             table: TABLE,
-        },
-        strangers: Strangers::default(),
+        }),
         body_room: Arc::new(Semaphore::new(BODY_ROOM_KIB.max(settings.max_body_bytes / 1024 + 1))),
         keeper,
         settings,
         since_s: id::unix_ms() / 1000,
-        shutdown: shutdown.clone(),
     });
-    let connections = TaskTracker::new();
-    accept(&server, &listener, &connections, &shutdown).await;
-    drop(listener);
-    connections.close();
-    let all_answered = timeout(DRAIN, connections.wait()).await.is_ok();
+    let reception = Reception {
+        guard: server.guard.clone(),
+        connections_max: CONNECTIONS_MAX,
+        keep_alive: server.settings.keep_alive,
+        drain: DRAIN,
+    };
+    let answer = move |request, peer, is_stranger| {
+        let server = server.clone();
+        async move { front::respond(&server, request, peer, is_stranger).await }
+    };
+    let all_answered = reception.serve(listener, &shutdown, answer).await;
     release.cancel();
     timeout(RELEASE_TIMEOUT, tending).await.is_ok() && all_answered
-}
-
-async fn accept(server: &Arc<Server>, listener: &TcpListener, connections: &TaskTracker, shutdown: &CancellationToken) {
-    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-    loop {
-        let arrival = tokio::select! {
-            () = shutdown.cancelled() => return,
-            arrival = listener::next(listener, &places) => arrival,
-        };
-        let server = server.clone();
-        connections.spawn(async move {
-            let Arrival { stream, peer, place } = arrival;
-            let is_stranger = server.strangers.is_one(&server.guard, &stream, peer).await;
-            let service = service_fn(|request| {
-                let server = server.clone();
-                async move { Ok::<_, Infallible>(front::respond(&server, request, peer, is_stranger).await) }
-            });
-            let keep_alive = server.settings.keep_alive;
-            listener::converse_for(keep_alive, stream, peer, service, server.shutdown.clone()).await;
-            drop(place);
-        });
-    }
 }

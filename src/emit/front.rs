@@ -21,11 +21,13 @@ use super::{
     Server,
     query::{self, Cursor, Question},
     read::{self, Batch, Fault},
-    reply::{self, Reply},
-    tail,
+    reply, tail,
 };
 use crate::{
-    listener::{body, guard},
+    listener::{
+        body, guard,
+        reply::{Reply, events, json, text as plain_text},
+    },
     store::{
         EventRecord, ReadError,
         intake::{IntakeReader, Key, NewEvent, Page, Receipt, Refused, Submission},
@@ -54,15 +56,12 @@ pub(super) async fn respond(
 ) -> Reply {
     let path = request.uri().path();
     if path == "/healthz" {
-        return reply::text("ok\n");
+        return plain_text("ok\n");
     }
     if path == "/readyz" && peer.ip().is_loopback() {
         return readiness(server);
     }
-    if is_stranger {
-        return reply::refusal(&guard::stranger_refused(&server.guard));
-    }
-    if let Err(refusal) = server.guard.admit(request.headers()) {
+    if let Err(refusal) = server.guard.admit_from(is_stranger, request.headers()) {
         return reply::refusal(&refusal);
     }
     match (path.strip_suffix('/').unwrap_or(path), request.method()) {
@@ -78,7 +77,7 @@ fn readiness(server: &Server) -> Reply {
     let trouble = server.intake.trouble();
     let status = if trouble.is_none() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     let body = json!({ "ready": trouble.is_none(), "trouble": trouble, "waiting": server.intake.waiting() });
-    reply::json(status, &body)
+    json(status, &body)
 }
 
 async fn post(server: &Server, request: Request<Incoming>) -> Reply {
@@ -146,7 +145,7 @@ async fn submit(server: &Server, events: Vec<NewEvent>, key: Option<Key>) -> Res
 
 /// The same words for a repeat; a header says that it is one.
 fn acknowledged(receipt: &Receipt) -> Reply {
-    let mut reply = reply::json(StatusCode::OK, &json!({ "accepted": receipt.events.len(), "events": receipt.events }));
+    let mut reply = json(StatusCode::OK, &json!({ "accepted": receipt.events.len(), "events": receipt.events }));
     if receipt.is_repeat {
         reply.headers_mut().insert(IDEMPOTENCY_REPLAYED, HeaderValue::from_static("true"));
     }
@@ -184,7 +183,7 @@ async fn get(server: &Arc<Server>, request: &Request<Incoming>) -> Reply {
     match page.await {
         Ok(Page { epoch, events, seq, has_more }) => {
             let next = Cursor { epoch, seq }.to_string();
-            reply::json(StatusCode::OK, &Listing { events, next, more: has_more })
+            json(StatusCode::OK, &Listing { events, next, more: has_more })
         }
         Err(why) => reply::unavailable(&why, RETRY_AFTER_S),
     }
@@ -216,7 +215,7 @@ async fn follow(server: &Arc<Server>, question: Question, headers: &HeaderMap) -
             Err(why) => return reply::unavailable(&why, RETRY_AFTER_S),
         },
     };
-    reply::events(tail::tail(server.clone(), question.filter, at, place))
+    events(tail::tail(server.clone(), question.filter, at, place))
 }
 
 /// Asks the file on a thread that may block, a few at a time.

@@ -46,6 +46,17 @@ impl Refusal {
 }
 
 impl Guard {
+    /// Who it is, where that can be known, and then all that [`Guard::admit`] looks at.
+    pub fn admit_from(&self, is_stranger: bool, headers: &HeaderMap) -> Result<(), Refusal> {
+        if is_stranger {
+            let table = self.table;
+            let reason =
+                format!("this connection is of another user of this machine; set token under {table} to allow that");
+            return Err(Refusal::new(StatusCode::FORBIDDEN, reason));
+        }
+        self.admit(headers)
+    }
+
     /// Host, Origin and token.
     pub fn admit(&self, headers: &HeaderMap) -> Result<(), Refusal> {
         // Who comes after might look at the other one.
@@ -165,13 +176,6 @@ impl Strangers {
         let Ok(_turn) = self.lookups.acquire().await else { return true };
         !tokio::task::spawn_blocking(move || same_user(peer, local)).await.unwrap_or(false)
     }
-}
-
-/// What a stranger is told.
-pub fn stranger_refused(guard: &Guard) -> Refusal {
-    let table = guard.table;
-    let reason = format!("this connection is of another user of this machine; set token under {table} to allow that");
-    Refusal::new(StatusCode::FORBIDDEN, reason)
 }
 
 /// Whether the process behind a loopback connection is the user's own, or root's.

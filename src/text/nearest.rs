@@ -3,8 +3,14 @@
 /// Below this two words have too little in common.
 const LIKENESS_MIN: f64 = 0.6;
 
+/// No name that is known is longer, and comparing takes as long as both together are large.
+const WRITTEN_MAX_BYTES: usize = 128;
+
 /// The one of `known` that `written` was most likely meant to be.
 pub(crate) fn nearest<'k>(written: &str, known: impl IntoIterator<Item = &'k str>) -> Option<&'k str> {
+    if written.len() > WRITTEN_MAX_BYTES {
+        return None;
+    }
     let written = written.to_lowercase();
     known
         .into_iter()
@@ -35,5 +41,6 @@ mod tests {
         assert_eq!(nearest("maxDuration", keys), Some("max_duration"));
         assert_eq!(nearest("read_file", keys), Some("files__read_file"));
         assert_eq!(nearest("qqq", keys), None);
+        assert_eq!(nearest(&"timeout".repeat(20), ["timeout".repeat(20).as_str()]), None, "too long to be compared");
     }
 }

@@ -15,9 +15,6 @@ mod paths;
 
 use keys::{Keys, Kind};
 
-/// The longest word that may be a misspelt key.
-const NEAREST_MAX_BYTES: usize = 64;
-
 /// What was found, by line.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Checked {
@@ -126,7 +123,7 @@ impl Checking<'_> {
                 Some((_, kind)) => self.value(&full, value, kind),
                 None => {
                     let names = known.iter().map(|(name, _)| *name);
-                    let message = match nearest(key, names) {
+                    let message = match crate::text::nearest(key, names) {
                         Some(nearest) => format!("is no key of launchd, which ignores it; did you mean {nearest}?"),
                         None => "is no key of launchd, which ignores it".to_owned(),
                     };
@@ -228,18 +225,4 @@ impl Needed {
             What::FolderOf => self.path.parent().unwrap_or(&self.path),
         }
     }
-}
-
-fn nearest<'k>(written: &str, known: impl IntoIterator<Item = &'k str>) -> Option<&'k str> {
-    // None is half as long, and comparing takes as long as both together are large.
-    if written.len() > NEAREST_MAX_BYTES {
-        return None;
-    }
-    let written = written.to_lowercase();
-    known
-        .into_iter()
-        .map(|word| (strsim::normalized_damerau_levenshtein(&written, &word.to_lowercase()), word))
-        .filter(|(likeness, _)| *likeness >= 0.6)
-        .max_by(|(a, _), (b, _)| a.total_cmp(b))
-        .map(|(_, word)| word)
 }

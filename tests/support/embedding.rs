@@ -1,24 +1,17 @@
 //! A real embedding server on a port of its own, with a real model.
 
 use std::{
-    net::SocketAddr,
+    ops::{Deref, DerefMut},
     path::{Path, PathBuf},
-    process::{Child, Command, ExitStatus, Stdio},
+    process::Command,
     time::Duration,
 };
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
-use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use super::{
-    Connection, Response,
-    process::Log,
-    scratch::Scratch,
-    service::send,
-    tools,
-    wait::{poll, wait_until},
-};
+pub use super::listening::json as json_of;
+use super::{Connection, Response, listening::Listening, scratch::Scratch, tools, wait::wait_until};
 
 const WITHIN: Duration = Duration::from_secs(120);
 
@@ -54,25 +47,24 @@ impl Place {
         let mut command = Command::new(env!("CARGO_BIN_EXE_seawall"));
         command.arg("embedding-server").arg("--config").arg(self.folder.file("servers.toml"));
         command.current_dir(self.folder.path()).envs(env.iter().copied());
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = command.spawn().expect("seawall can be started");
-        let log = Log::default();
-        log.follow(child.stdout.take().expect("stdout is piped"));
-        log.follow(child.stderr.take().expect("stderr is piped"));
-        let address = poll(WITHIN, || {
-            let lines = log.lines();
-            let url = lines.iter().find_map(|line| line.strip_prefix("seawall: embeddings at http://"))?;
-            url.strip_suffix("/v1/embeddings")?.parse().ok()
-        });
-        let address = address.unwrap_or_else(|| panic!("it does not say where it listens\n{}", log.text()));
-        Server { child, log, address }
+        Server(Listening::start(command, WITHIN, "seawall: embeddings at http://", "/v1/embeddings"))
     }
 }
 
-pub struct Server {
-    child: Child,
-    pub log: Log,
-    pub address: SocketAddr,
+pub struct Server(Listening);
+
+impl Deref for Server {
+    type Target = Listening;
+
+    fn deref(&self) -> &Listening {
+        &self.0
+    }
+}
+
+impl DerefMut for Server {
+    fn deref_mut(&mut self) -> &mut Listening {
+        &mut self.0
+    }
 }
 
 impl Server {
@@ -83,17 +75,8 @@ impl Server {
         .await;
     }
 
-    pub async fn connect(&self) -> Connection {
-        Connection::open(self.address).await.expect("it listens")
-    }
-
     pub async fn post(&self, body: &Value) -> Response {
         post(&mut self.connect().await, body).await.expect("an answer")
-    }
-
-    pub async fn get(&self, target: &str) -> Response {
-        let head = format!("GET {target} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n");
-        self.connect().await.request(&head, b"").await.expect("an answer")
     }
 
     pub async fn health(&self) -> Value {
@@ -107,30 +90,6 @@ impl Server {
         })
         .await
     }
-
-    pub fn pid(&self) -> u32 {
-        self.child.id()
-    }
-
-    pub fn signal(&self, signal: Signal) {
-        send(self.child.id(), signal);
-    }
-
-    pub fn end(&mut self) -> ExitStatus {
-        let child = &mut self.child;
-        poll(WITHIN, || child.try_wait().expect("a child can be asked"))
-            .unwrap_or_else(|| panic!("it does not end\n{}", self.log.text()))
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-        if std::thread::panicking() {
-            eprintln!("---- what the embedding server said\n{}\n----", self.log.text());
-        }
-    }
 }
 
 pub async fn post(connection: &mut Connection, body: &Value) -> std::io::Result<Response> {
@@ -140,10 +99,6 @@ pub async fn post(connection: &mut Connection, body: &Value) -> std::io::Result<
         body.len()
     );
     connection.request(&head, body.as_bytes()).await
-}
-
-pub fn json_of(response: &Response) -> Value {
-    serde_json::from_slice(&response.body).unwrap_or_else(|error| panic!("{error}: {}", response.text()))
 }
 
 /// The vectors of an answer, in the order of their index.

@@ -1,16 +1,16 @@
 //! A real emit server on a port of its own, and what it has on record.
 
 use std::{
-    net::SocketAddr,
+    ops::{Deref, DerefMut},
     path::PathBuf,
-    process::{Child, Command, ExitStatus, Stdio},
+    process::Command,
     time::Duration,
 };
 
-use rustix::process::Signal;
 use serde_json::Value;
 
-use super::{Connection, Response, database, process::Log, scratch::Scratch, service::send, wait::poll};
+pub use super::listening::json;
+use super::{Connection, Response, database, listening::Listening, scratch::Scratch};
 
 const WITHIN: Duration = Duration::from_secs(60);
 
@@ -42,18 +42,7 @@ impl Place {
     pub fn start_as(&self, words: &[&str]) -> Emit {
         let mut command = Command::new(env!("CARGO_BIN_EXE_seawall"));
         command.args(words).arg("--config").arg(self.folder.file("servers.toml")).current_dir(self.folder.path());
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = command.spawn().expect("seawall can be started");
-        let log = Log::default();
-        log.follow(child.stdout.take().expect("stdout is piped"));
-        log.follow(child.stderr.take().expect("stderr is piped"));
-        let address = poll(WITHIN, || {
-            let lines = log.lines();
-            let url = lines.iter().find_map(|line| line.strip_prefix("seawall: events at http://"))?;
-            url.strip_suffix("/events")?.parse().ok()
-        });
-        let address = address.unwrap_or_else(|| panic!("it does not say where it listens\n{}", log.text()));
-        Emit { child, log, address }
+        Emit(Listening::start(command, WITHIN, "seawall: events at http://", "/events"))
     }
 
     /// The rows of a query of emit.db.
@@ -66,17 +55,23 @@ impl Place {
     }
 }
 
-pub struct Emit {
-    child: Child,
-    pub log: Log,
-    pub address: SocketAddr,
+pub struct Emit(Listening);
+
+impl Deref for Emit {
+    type Target = Listening;
+
+    fn deref(&self) -> &Listening {
+        &self.0
+    }
+}
+
+impl DerefMut for Emit {
+    fn deref_mut(&mut self) -> &mut Listening {
+        &mut self.0
+    }
 }
 
 impl Emit {
-    pub async fn connect(&self) -> Connection {
-        Connection::open(self.address).await.expect("it listens")
-    }
-
     /// One request with a body of JSON.
     pub async fn post(&self, body: &str) -> Response {
         post(&mut self.connect().await, "application/json", &[], body).await.expect("an answer")
@@ -84,37 +79,6 @@ impl Emit {
 
     pub async fn post_lines(&self, headers: &[(&str, &str)], body: &str) -> Response {
         post(&mut self.connect().await, "application/x-ndjson", headers, body).await.expect("an answer")
-    }
-
-    pub async fn get(&self, target: &str) -> Response {
-        let head = format!("GET {target} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n");
-        self.connect().await.request(&head, b"").await.expect("an answer")
-    }
-
-    pub fn signal(&self, signal: Signal) {
-        send(self.child.id(), signal);
-    }
-
-    pub fn end(&mut self) -> ExitStatus {
-        let child = &mut self.child;
-        poll(WITHIN, || child.try_wait().expect("a child can be asked"))
-            .unwrap_or_else(|| panic!("it does not end\n{}", self.log.text()))
-    }
-
-    /// SIGKILL, and its end.
-    pub fn kill(&mut self) {
-        self.child.kill().expect("a child can be killed");
-        self.child.wait().expect("a killed child ends");
-    }
-}
-
-impl Drop for Emit {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-        if std::thread::panicking() {
-            eprintln!("---- what the emit server said\n{}\n----", self.log.text());
-        }
     }
 }
 
@@ -130,9 +94,4 @@ pub async fn post(
         body.len()
     );
     connection.request(&head, body.as_bytes()).await
-}
-
-/// The one answer as JSON.
-pub fn json(response: &Response) -> Value {
-    serde_json::from_slice(&response.body).unwrap_or_else(|error| panic!("{error}: {}", response.text()))
 }

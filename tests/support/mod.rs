@@ -23,6 +23,7 @@ pub mod gateway;
 pub mod http;
 pub mod json_text;
 pub mod launchd;
+pub mod listening;
 pub mod machine;
 pub mod mcp;
 pub mod process;
