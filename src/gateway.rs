@@ -17,7 +17,7 @@ use crate::{
     call::Payload,
     config::{self, Config},
     downstream::http::{self, Front},
-    layer::Keeper,
+    layer::{Keeper, memory::Memory},
     listener::guard::Guard,
     route::{self, OfferCache, Router},
     session::Gate,
@@ -61,6 +61,8 @@ struct Inner {
     cache: OfferCache,
     in_process: InProcess,
     own: Own,
+    /// For the arguments of all calls under way.
+    memory: Memory,
     current: Mutex<Current>,
     tasks: TaskTracker,
     /// Stops listeners and background tasks.
@@ -269,7 +271,7 @@ impl Inner {
         };
         let upstream = Upstream::start(settings, Arc::new(self.router.clone()), self.store.clone(), &self.tasks);
         let keeper: Arc<dyn Keeper> = Arc::new(self.store.clone());
-        Served::new(entry, upstream, keeper)
+        Served::new(entry, upstream, self.memory.of_another_server(), keeper)
     }
 }
 

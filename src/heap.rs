@@ -12,10 +12,14 @@ use std::{
     time::SystemTime,
 };
 
+use tikv_jemalloc_ctl::{Access as _, AsName as _};
+
 /// What a process finds in its environment if it is to take samples: one in half a mebibyte
 /// that is allocated, which costs less than can be measured.
 pub const SAMPLING: (&str, &str) = ("_RJEM_MALLOC_CONF", "prof:true,prof_active:true,lg_prof_sample:19");
 
+/// The allocator's own 10 s would let a burst of large messages stand several times in memory.
+const KEPT_FREE_MS: isize = 1000;
 /// The oldest are deleted.
 const KEPT_PROFILES: usize = 10;
 const EXTENSION: &str = "heap";
@@ -38,8 +42,12 @@ pub enum HeapError {
     NotWritten { path: PathBuf, why: String },
 }
 
-/// Gives memory that is not needed any more back to the system, in the background.
+/// Gives memory that is not needed any more back to the system, in the background, after
+/// [`KEPT_FREE_MS`]. To be called before other threads begin: the first arena is there by then.
 pub fn tidy() {
+    for key in [&b"arenas.dirty_decay_ms\0"[..], b"arena.0.dirty_decay_ms\0"] {
+        let _ = key.name().write(KEPT_FREE_MS);
+    }
     let _ = tikv_jemalloc_ctl::background_thread::write(true);
 }
 

@@ -19,6 +19,7 @@ pub mod boundary;
 pub mod breaker;
 pub mod concurrency;
 pub mod deadline;
+pub mod memory;
 pub mod rate_limit;
 pub mod record;
 

@@ -9,7 +9,7 @@
 //!    [`route`] finds whose tool it is, gives the name back its server's own form, and
 //!    makes it a [`Call`](call::Call).
 //! 3. The call goes down the [`stack`] of that one tool, through the rooms of [`layer`]:
-//!    boundary, record, rate limit, breaker, concurrency, deadline.
+//!    boundary, record, memory, rate limit, breaker, concurrency, deadline.
 //! 4. [`upstream`] carries it to the instance that is ready, or waits for one for a bounded
 //!    time. It goes out over a [`Link`](link::Link): the pipes of a child of [`process`],
 //!    Streamable HTTP, or a handler in this process.

@@ -14,6 +14,7 @@ use crate::{
         breaker::{self, Breaker, BreakerLayer},
         concurrency::{ConcurrencyLayer, Permits},
         deadline::DeadlineLayer,
+        memory::{Memory, MemoryLayer},
         rate_limit::{Limiter, RateLimitLayer},
         record::{RecordLayer, Tally},
     },
@@ -23,16 +24,17 @@ use crate::{
 pub fn build(
     policy: &Policy,
     state: &ToolState,
-    tally: &Arc<Tally>,
-    keeper: &Arc<dyn Keeper>,
+    shared: &Shared,
     upstream: CallService<Failure>,
 ) -> CallService<Infallible> {
     let replay = policy.replay;
     let stack = ServiceBuilder::new()
         // Outermost, so that whatever happens below, a `Reply` leaves.
-        .layer(BoundaryLayer::new(keeper.clone()))
+        .layer(BoundaryLayer::new(shared.keeper.clone()))
         // Above all that can refuse or fail, so that it sees every outcome, still typed.
-        .layer(RecordLayer::new(policy.record, tally.clone(), keeper.clone()))
+        .layer(RecordLayer::new(policy.record, shared.tally.clone(), shared.keeper.clone()))
+        // Above all that waits: what waits has its arguments with it.
+        .layer(MemoryLayer::new(shared.memory.clone()))
         // Above the breaker: a call too many is no failure of the tool, and must not
         // take the place of a probe.
         .option_layer(state.limiter.clone().map(RateLimitLayer::new))
@@ -49,6 +51,21 @@ pub fn build(
         .map_request(move |call: Call| Call { replay, ..call })
         .service(upstream);
     CallService::new(stack)
+}
+
+/// What the stacks of one server share.
+#[derive(Clone)]
+pub struct Shared {
+    pub tally: Arc<Tally>,
+    pub memory: Memory,
+    pub keeper: Arc<dyn Keeper>,
+}
+
+impl Shared {
+    /// Of a server that nobody has called yet.
+    pub fn new(memory: Memory, keeper: Arc<dyn Keeper>) -> Self {
+        Shared { tally: Arc::default(), memory, keeper }
+    }
 }
 
 /// What the calls of one tool share, beyond a reload that does not concern it.

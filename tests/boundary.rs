@@ -15,8 +15,8 @@ use bench::{Act, Bench, Kept, act, bare, ends, facts, outcome_of, settled};
 use seawall::{
     call::{Answer, BoxFuture, Call, CallService, Outcome},
     failure::{Class, Failure, Recording},
-    layer::{Keeper, Policy, record::Tally},
-    stack::{self, ToolState},
+    layer::{Keeper, Policy, memory::Memory, record::Tally},
+    stack::{self, Shared, ToolState},
     store::{Event, FailureRow},
     testing,
 };
@@ -55,11 +55,12 @@ async fn a_panic_after_a_wait() {
 fn above(
     upstream: impl Fn(Call) -> BoxFuture<'static, Outcome> + Clone + Send + Sync + 'static,
 ) -> (CallService<Infallible>, Arc<Tally>, Arc<Kept>) {
-    let (kept, tally) = (Arc::new(Kept::default()), Arc::new(Tally::default()));
+    let kept = Arc::new(Kept::default());
     let keeper: Arc<dyn Keeper> = kept.clone();
     let state = ToolState::new(&"files".into(), None, &bare(), &keeper);
-    let upstream = CallService::new(service_fn(upstream));
-    (stack::build(&bare(), &state, &tally, &keeper, upstream), tally, kept)
+    let shared = Shared::new(Memory::default(), keeper);
+    let stack = stack::build(&bare(), &state, &shared, CallService::new(service_fn(upstream)));
+    (stack, shared.tally, kept)
 }
 
 #[tokio::test(start_paused = true)]

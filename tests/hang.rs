@@ -17,9 +17,9 @@ use seawall::{
         Keeper, Policy,
         breaker::{self, BreakerState},
         deadline,
-        record::Tally,
+        memory::Memory,
     },
-    stack::{self, ToolState},
+    stack::{self, Shared, ToolState},
     store::{Event, FailureRow},
     testing,
     upstream::Lifecycle,
@@ -42,7 +42,7 @@ fn stacked(rig: &Rig, policy: &Policy) -> (CallService<std::convert::Infallible>
     let keeper: Arc<dyn Keeper> = Arc::new(Nobody);
     let state = ToolState::new(&"files".into(), Some(&"die".into()), policy, &keeper);
     let upstream: CallService<Failure> = rig.upstream.service();
-    (stack::build(policy, &state, &Arc::new(Tally::default()), &keeper, upstream), state)
+    (stack::build(policy, &state, &Shared::new(Memory::default(), keeper), upstream), state)
 }
 
 fn late_after(timeout: Duration) -> Policy {

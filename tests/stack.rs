@@ -8,16 +8,20 @@ use std::{
     time::Duration,
 };
 
-use bench::{Bench, bare, ends, hangs, held, other_request, outcome_of, settled};
+use bench::{Bench, Kept, bare, ends, facts, hangs, held, other_request, outcome_of, settled};
 use seawall::{
-    call::{Answer, Replay, Reply},
+    call::{Answer, Call, Payload, Replay, Reply},
     failure::Class,
     layer::{
-        Policy,
+        Keeper, Policy,
         breaker::{self, BreakerState},
-        concurrency, deadline, rate_limit,
+        concurrency, deadline,
+        memory::{Memory, SERVER_MAX_BYTES, SMALL_MAX_BYTES},
+        rate_limit,
     },
+    stack::{Shared, ToolState},
     store::EventType,
+    testing,
 };
 use tokio::{
     sync::Semaphore,
@@ -233,4 +237,55 @@ async fn the_tally_knows_what_is_under_way() {
     }
     let snapshot = bench.snapshot();
     assert_eq!((snapshot.in_flight, snapshot.ended(Class::Timeout), snapshot.failures()), (0, 3, 3));
+}
+
+fn call_of(params: &Payload) -> Call {
+    Call { params: params.clone(), ..testing::call("files", "read") }
+}
+
+fn says(refused: &Reply, sentence: &str) {
+    let Answer::Result(json) = &refused.answer else { panic!("a tool call ends in a result") };
+    assert!(json.as_str().contains(sentence), "{}", json.as_str());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_arguments_of_calls_under_way_may_take_is_bounded() {
+    let memory = Memory::default();
+    let of_server = |name: &str| {
+        let kept = Arc::new(Kept::default());
+        let state = ToolState::new(&name.into(), None, &bare(), &(kept.clone() as Arc<dyn Keeper>));
+        let shared = Shared::new(memory.of_another_server(), kept.clone());
+        let bench = Bench::of_server(bare(), state, shared, kept);
+        bench.upstream(hangs());
+        bench
+    };
+    let [first, second, third] = ["a", "b", "c"].map(of_server);
+    let [small, large, eighth, enormous] =
+        [SMALL_MAX_BYTES, SMALL_MAX_BYTES + 1, SERVER_MAX_BYTES / 8, SERVER_MAX_BYTES + 1]
+            .map(|bytes| Payload::of(&"x".repeat(bytes - 2)));
+    let mut hanging = Vec::new();
+    for _ in 0..8 {
+        hanging.push(first.start_with(call_of(&eighth)).await);
+    }
+    let refused = first.send(call_of(&large)).await;
+    assert_eq!(refused.class, Class::Overloaded);
+    says(&refused, "the arguments of its calls under way may take 128 MiB together");
+    assert_eq!(facts(&refused.answer)["retryAfterMs"], 1000);
+    let small = first.start_with(call_of(&small)).await;
+    assert_eq!((first.reached(), small.is_finished()), (9, false), "it needs none");
+
+    // The neighbours have their half, one message of any size has it to itself, and then all is taken.
+    hanging.push(second.start_with(call_of(&enormous)).await);
+    assert_eq!(second.reached(), 1);
+    let refused = third.send(call_of(&eighth)).await;
+    says(&refused, "of all calls under way may take 256 MiB together");
+
+    // Given back however a call ends.
+    hanging.drain(..1).for_each(|call| call.abort());
+    settled().await;
+    third.upstream(ends(Class::Ok));
+    for _ in 0..100 {
+        assert_eq!(third.send(call_of(&eighth)).await.class, Class::Ok);
+    }
+    assert_eq!(first.snapshot().ended(Class::Overloaded), 1);
 }

@@ -11,6 +11,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use super::{Current, Gateway, Inner, connect::Own, introspect, route_settings, tidy};
 use crate::{
     config::{self, Config},
+    layer::memory::Memory,
     link::Connector,
     process::ledger::Ledger,
     route::{OfferCache, Router},
@@ -71,6 +72,7 @@ impl Builder {
             store,
             cache,
             own,
+            memory: Memory::default(),
             current: Mutex::new(Current {
                 config: config.clone(),
                 served: Vec::new(),

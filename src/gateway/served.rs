@@ -12,10 +12,10 @@ use crate::{
     layer::{
         Keeper, Policy,
         breaker::{BreakerState, BreakerStatus},
-        record::Tally,
+        memory::Memory,
     },
     route::{Route, Stacks},
-    stack::{self, ToolState},
+    stack::{self, Shared, ToolState},
     upstream::Upstream,
 };
 
@@ -30,8 +30,7 @@ pub(super) struct Served {
 pub(super) struct ToolStacks {
     entry: Arc<config::Server>,
     upstream: Upstream,
-    pub(super) tally: Arc<Tally>,
-    keeper: Arc<dyn Keeper>,
+    pub(super) shared: Shared,
     /// Of requests that name no tool.
     server_state: ToolState,
     /// Of the tools in the catalog, and of no others.
@@ -39,13 +38,12 @@ pub(super) struct ToolStacks {
 }
 
 impl Served {
-    pub(super) fn new(entry: Arc<config::Server>, upstream: Upstream, keeper: Arc<dyn Keeper>) -> Self {
+    pub(super) fn new(entry: Arc<config::Server>, upstream: Upstream, memory: Memory, keeper: Arc<dyn Keeper>) -> Self {
         let tools = ToolStacks {
             server_state: ToolState::new(&entry.name, None, &entry.policy, &keeper),
             entry: entry.clone(),
             upstream: upstream.clone(),
-            tally: Arc::default(),
-            keeper,
+            shared: Shared::new(memory, keeper),
             tool_states: Mutex::default(),
         };
         Served { entry, upstream, tools: Arc::new(tools) }
@@ -61,8 +59,7 @@ impl Served {
             server_state: old.server_state.carried_over(&self.entry.policy, &entry.policy),
             entry: entry.clone(),
             upstream: self.upstream.clone(),
-            tally: old.tally.clone(),
-            keeper: old.keeper.clone(),
+            shared: old.shared.clone(),
             tool_states: Mutex::new(states),
         };
         Served { entry, upstream: self.upstream.clone(), tools: Arc::new(tools) }
@@ -100,7 +97,7 @@ impl ToolStacks {
     }
 
     fn build(&self, policy: &Policy, state: &ToolState) -> Stack {
-        stack::build(policy, state, &self.tally, &self.keeper, self.upstream.service())
+        stack::build(policy, state, &self.shared, self.upstream.service())
     }
 }
 
@@ -113,7 +110,7 @@ impl Stacks for ToolStacks {
         let state = self
             .states()
             .entry(tool.clone())
-            .or_insert_with(|| ToolState::new(&self.entry.name, Some(tool), policy, &self.keeper))
+            .or_insert_with(|| ToolState::new(&self.entry.name, Some(tool), policy, &self.shared.keeper))
             .clone();
         Some(self.build(policy, &state))
     }

@@ -86,7 +86,7 @@ impl Inner {
 
 fn servers(served: &[Served]) -> BTreeMap<String, ServerStatus> {
     let line = |one: &Served| {
-        let tally = one.tools.tally.snapshot();
+        let tally = one.tools.shared.tally.snapshot();
         let mut upstream = one.upstream.status();
         let report = upstream.sandbox.take();
         let status = ServerStatus {

@@ -15,12 +15,8 @@ use std::{
 use seawall::{
     call::{Answer, BoxFuture, Call, CallService, Method, Outcome, Payload, Reply},
     failure::{Class, Failure, Recording},
-    layer::{
-        Keeper, Policy,
-        breaker::BreakerState,
-        record::{Snapshot, Tally},
-    },
-    stack::{self, ToolState},
+    layer::{Keeper, Policy, breaker::BreakerState, memory::Memory, record::Snapshot},
+    stack::{self, Shared, ToolState},
     store::{Event, EventType, FailureRow},
     testing,
 };
@@ -129,7 +125,7 @@ impl Kept {
 
 pub(crate) struct Bench {
     pub(crate) state: ToolState,
-    pub(crate) tally: Arc<Tally>,
+    pub(crate) shared: Shared,
     pub(crate) kept: Arc<Kept>,
     stack: CallService<Infallible>,
     script: Arc<Script>,
@@ -154,14 +150,17 @@ impl Bench {
     }
 
     pub(crate) fn with_state(policy: Policy, state: ToolState, keeper: Arc<dyn Keeper>, kept: Arc<Kept>) -> Self {
-        let tally = Arc::new(Tally::default());
+        Self::of_server(policy, state, Shared::new(Memory::default(), keeper), kept)
+    }
+
+    pub(crate) fn of_server(policy: Policy, state: ToolState, shared: Shared, kept: Arc<Kept>) -> Self {
         let script = Arc::new(Script { act: Mutex::new(ends(Class::Ok)), reached: 0.into(), abandoned: 0.into() });
         let upstream = CallService::new(service_fn({
             let script = script.clone();
             move |call| script.clone().play(call)
         }));
-        let stack = stack::build(&policy, &state, &tally, &keeper, upstream);
-        Bench { state, tally, kept, stack, script }
+        let stack = stack::build(&policy, &state, &shared, upstream);
+        Bench { state, shared, kept, stack, script }
     }
 
     /// What the upstream does with calls from now on.
@@ -180,7 +179,11 @@ impl Bench {
 
     /// A call on its way, as far as it comes without time passing.
     pub(crate) async fn start(&self) -> JoinHandle<Reply> {
-        let reply = self.stack.clone().call(testing::call("files", "read"));
+        self.start_with(testing::call("files", "read")).await
+    }
+
+    pub(crate) async fn start_with(&self, call: Call) -> JoinHandle<Reply> {
+        let reply = self.stack.clone().call(call);
         let under_way = tokio::spawn(async move {
             let Ok(reply) = reply.await;
             reply
@@ -208,7 +211,7 @@ impl Bench {
     }
 
     pub(crate) fn snapshot(&self) -> Snapshot {
-        self.tally.snapshot()
+        self.shared.tally.snapshot()
     }
 
     pub(crate) fn breaker(&self) -> BreakerState {

@@ -11,10 +11,10 @@ use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 use seawall::{
     call::{ServerName, Stack, ToolName},
     downstream,
-    layer::{Keeper, Policy, record::Tally},
+    layer::{Keeper, Policy, memory::Memory},
     route::{Instructions, OfferCache, Route, Router, Settings, Stacks},
     session::Scope,
-    stack::{self, ToolState},
+    stack::{self, Shared, ToolState},
     store::{self, Store},
     upstream::{self, Instances, Lifecycle, Recycle, Upstream},
 };
@@ -160,7 +160,7 @@ impl House {
         {
             let status = upstream.status();
             assert_eq!((world.live(), status.instances), (0, 0), "{}: {status:?}", kind.name);
-            assert_eq!(stacks.tally.snapshot().in_flight, 0, "{}", kind.name);
+            assert_eq!(stacks.shared.tally.snapshot().in_flight, 0, "{}", kind.name);
             assert_eq!(lock(&stacks.states).len(), 2, "{}: one state for each tool", kind.name);
             let is_renewed = kind.name == "plain" || world.lives() > 3 * days as usize;
             assert!(is_renewed, "{} had only {} lives", kind.name, world.lives());
@@ -234,8 +234,7 @@ pub(crate) struct ToolStacks {
     name: ServerName,
     policy: Policy,
     upstream: Upstream,
-    tally: Arc<Tally>,
-    keeper: Arc<dyn Keeper>,
+    shared: Shared,
     states: Mutex<HashMap<ToolName, ToolState>>,
     other: ToolState,
 }
@@ -246,17 +245,24 @@ impl ToolStacks {
         let policy = Policy::default();
         let other = ToolState::new(&name.into(), None, &policy, &keeper);
         let name = name.into();
-        ToolStacks { name, policy, upstream, tally: Arc::default(), keeper, states: Mutex::default(), other }
+        ToolStacks {
+            name,
+            policy,
+            upstream,
+            shared: Shared::new(Memory::default(), keeper),
+            states: Mutex::default(),
+            other,
+        }
     }
 
     fn build(&self, state: &ToolState) -> Stack {
-        stack::build(&self.policy, state, &self.tally, &self.keeper, self.upstream.service())
+        stack::build(&self.policy, state, &self.shared, self.upstream.service())
     }
 }
 
 impl Stacks for ToolStacks {
     fn stack_of(&self, tool: &ToolName) -> Option<Stack> {
-        let new = || ToolState::new(&self.name, Some(tool), &self.policy, &self.keeper);
+        let new = || ToolState::new(&self.name, Some(tool), &self.policy, &self.shared.keeper);
         let state = lock(&self.states).entry(tool.clone()).or_insert_with(new).clone();
         Some(self.build(&state))
     }
