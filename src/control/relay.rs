@@ -26,6 +26,7 @@ use crate::{
 };
 
 mod ledger;
+mod open;
 #[cfg(test)]
 mod tests;
 

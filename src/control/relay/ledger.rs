@@ -15,6 +15,8 @@ use crate::{
     },
 };
 
+use super::open::{Handshake, Open, kept};
+
 /// A gateway has 1024 of one client at most, and refuses what comes on top at once.
 const OPEN_MAX_REQUESTS: usize = 2048;
 const SUBSCRIPTIONS_MAX: usize = 1024;
@@ -27,8 +29,10 @@ const CANCELLED: Method = Method::of("notifications/cancelled");
 
 #[derive(Default)]
 pub(super) struct Ledger {
-    /// What the client asked and has no answer to, by the id's text.
-    open: HashMap<Payload, Open>,
+    /// What the client asked and has no answer to, by the id's text; and the number of the batch
+    /// that it came in, which is answered as one.
+    open: HashMap<Payload, (Open, Option<u64>)>,
+    batches: u64,
     /// What the gateway asked and has no answer to: the id that the client knows, and the gateway's.
     questions: HashMap<Payload, Payload>,
     /// How many gateways there were before this one. Each counts its questions from the start.
@@ -37,24 +41,6 @@ pub(super) struct Ledger {
     log_level: Option<Payload>,
     /// URIs, as JSON.
     subscriptions: BTreeSet<String>,
-}
-
-/// A request of the client, with the one thing of its params that is needed later.
-enum Open {
-    Initialize(Handshake),
-    Call(Option<String>),
-    LogLevel(Option<Payload>),
-    Subscribe(Option<Payload>),
-    Unsubscribe(Option<Payload>),
-    Other(Method),
-}
-
-/// The handshake that the client has begun.
-struct Handshake {
-    id: Payload,
-    params: Option<Payload>,
-    /// Some clients do not wait for its answer.
-    is_initialized: bool,
 }
 
 /// What becomes of all that was open with a gateway that is gone.
@@ -89,7 +75,7 @@ impl Ledger {
     /// The line as the gateway is to get it; `None` if it is not for this gateway.
     pub(super) fn hear_client(&mut self, line: Bytes) -> Option<Bytes> {
         match Envelope::parse(&line) {
-            Ok(Envelope::Message(message)) => self.heard(message),
+            Ok(Envelope::Message(message)) => self.heard(message, None),
             Ok(Envelope::Response { id, answer }) => match self.questions.remove(&id) {
                 // To a gateway that is gone. Of the first, it is the client's mistake, and heard.
                 None => return (self.life == 0).then_some(line),
@@ -99,9 +85,10 @@ impl Ledger {
                 Some(_) => {}
             },
             Err(_) if batch::is_batch(&line) => {
+                self.batches += 1;
                 for envelope in batch::parse(&line).into_iter().flatten().flatten() {
                     match envelope {
-                        Envelope::Message(message) => self.heard(message),
+                        Envelope::Message(message) => self.heard(message, Some(self.batches)),
                         Envelope::Response { id, .. } => drop(self.questions.remove(&id)),
                     }
                 }
@@ -112,17 +99,17 @@ impl Ledger {
         Some(line)
     }
 
-    fn heard(&mut self, message: Message) {
+    fn heard(&mut self, message: Message, batch: Option<u64>) {
         match message {
             Message::Request { id, method, params } => {
-                self.open.insert(kept(&id), Open::of(&id, method, params));
+                self.open.insert(kept(&id), (Open::of(&id, method, params), batch));
             }
             Message::Notification { method, params } => match method.as_str() {
                 "notifications/initialized" => {
                     if let Some(hello) = &mut self.hello {
                         hello.is_initialized = true;
                     }
-                    for open in self.open.values_mut() {
+                    for (open, _) in self.open.values_mut() {
                         if let Open::Initialize(handshake) = open {
                             handshake.is_initialized = true;
                         }
@@ -187,7 +174,7 @@ impl Ledger {
     }
 
     fn answered(&mut self, id: &Payload, answer: &Answer) {
-        let Some(open) = self.open.remove(id) else { return };
+        let Some((open, _)) = self.open.remove(id) else { return };
         let Answer::Result(result) = answer else { return };
         match open {
             Open::Initialize(Handshake { params, is_initialized, .. }) => {
@@ -209,13 +196,23 @@ impl Ledger {
         let (lost, unknown) = (Failure::new(Class::Lost, ENDED), Failure::new(Class::Lost, ENDED).outcome_unknown());
         let mut last = Vec::with_capacity(self.open.len() + self.questions.len());
         let mut again = Vec::new();
-        for (id, open) in self.open.drain() {
-            match open {
-                Open::Initialize(handshake) => again.extend(handshake.lines()),
-                Open::Call(_) => last.push(Parts::response(&id, open.failed(&unknown)).joined()),
-                _ => last.push(Parts::response(&id, open.failed(&lost)).joined()),
+        let mut batches: HashMap<u64, Vec<Bytes>> = HashMap::new();
+        for (id, (open, batch)) in self.open.drain() {
+            let failure = match open {
+                Open::Initialize(handshake) => {
+                    again.extend(handshake.lines());
+                    continue;
+                }
+                Open::Call(_) => &unknown,
+                _ => &lost,
+            };
+            let answer = Parts::response(&id, open.failed(failure)).joined();
+            match batch {
+                Some(batch) => batches.entry(batch).or_default().push(answer),
+                None => last.push(answer),
             }
         }
+        last.extend(batches.into_values().map(|answers| batch::joined(&answers)));
         for (known, _) in self.questions.drain() {
             let params = Payload::literal(r#"{"reason":"the gateway that asked has ended"}"#)
                 .edit(&[("requestId", Edit::Set(known))]);
@@ -234,7 +231,7 @@ impl Ledger {
                 Envelope::Message(Message::Request { id, method, params }) => {
                     answers.push(Parts::response(&id, Open::of(&id, method, params).failed(&none)).joined());
                 }
-                Envelope::Message(notification) => self.heard(notification),
+                Envelope::Message(notification) => self.heard(notification, None),
                 // To a gateway that is gone.
                 Envelope::Response { .. } => {}
             }
@@ -298,43 +295,6 @@ impl Welcome {
     }
 }
 
-impl Handshake {
-    /// As the client said it.
-    fn lines(self) -> impl Iterator<Item = Bytes> {
-        let hello = Parts::asking(self.id.as_bytes(), &Method::of("initialize"), self.params).joined();
-        let initialized = Parts::notification(&Method::of("notifications/initialized"), None).joined();
-        [hello].into_iter().chain(self.is_initialized.then_some(initialized))
-    }
-}
-
-impl Open {
-    fn of(id: &Payload, method: Method, params: Option<Payload>) -> Self {
-        let member = |key| params.as_ref().and_then(|params| params.member(key)).map(|value| kept(&value));
-        match method.as_str() {
-            Method::TOOLS_CALL => Open::Call(params.and_then(|params| params.text("name"))),
-            "initialize" => {
-                Open::Initialize(Handshake { id: kept(id), params: params.as_ref().map(kept), is_initialized: false })
-            }
-            "logging/setLevel" => Open::LogLevel(member("level")),
-            "resources/subscribe" => Open::Subscribe(member("uri")),
-            "resources/unsubscribe" => Open::Unsubscribe(member("uri")),
-            _ => Open::Other(method),
-        }
-    }
-
-    fn failed(&self, failure: &Failure) -> Answer {
-        let method = match self {
-            Open::Call(tool) => return respond::without_gateway(tool.as_deref(), "tools/call", failure),
-            Open::Initialize(_) => "initialize",
-            Open::LogLevel(_) => "logging/setLevel",
-            Open::Subscribe(_) => "resources/subscribe",
-            Open::Unsubscribe(_) => "resources/unsubscribe",
-            Open::Other(method) => method.as_str(),
-        };
-        respond::without_gateway(None, method, failure)
-    }
-}
-
 /// Which lists a client was promised to hear about.
 fn promised(result: &Payload) -> Vec<&'static str> {
     let capabilities = result.member("capabilities");
@@ -343,11 +303,6 @@ fn promised(result: &Payload) -> Vec<&'static str> {
         Some(told.as_str() == "true")
     };
     LISTS.into_iter().filter(|list| is_promised(list).unwrap_or(false)).collect()
-}
-
-/// A copy, so that the line it came in is not kept for it.
-fn kept(payload: &Payload) -> Payload {
-    Payload::concatenated(payload.as_bytes().into())
 }
 
 /// `json` was a payload's text.

@@ -100,6 +100,29 @@ async fn what_a_client_cancelled_is_not_answered_as_lost() {
     assert_eq!(client.next().await["id"], 2);
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_batch_that_was_open_is_answered_as_one() {
+    let (theirs, ours) = duplex(4096);
+    let (link, gateway) = duplex(4096);
+    tokio::spawn(relay(split(ours), DRAIN, link, async || Err::<DuplexStream, _>(ControlError::NoGateway)));
+    let (mut client, mut gateway) = (over(theirs), over(gateway));
+    let ping = |id: u32| json!({"jsonrpc": "2.0", "id": id, "method": "ping"});
+    client.send(json!([ping(1), ping(2)])).await;
+    client.send(json!([ping(3), {"jsonrpc": "2.0", "method": "notifications/roots/list_changed"}])).await;
+    client.send(ping(4)).await;
+    for _ in 0..3 {
+        gateway.next().await;
+    }
+    drop(gateway);
+    let mut told = [client.next().await, client.next().await, client.next().await].map(|line| match line.as_array() {
+        Some(answers) => answers.iter().map(|answer| answer["id"].as_u64()).collect(),
+        None => vec![line["id"].as_u64(), None],
+    });
+    told.iter_mut().for_each(|ids| ids.sort_unstable());
+    told.sort_unstable();
+    assert_eq!(told, [vec![None, Some(4)], vec![Some(1), Some(2)], vec![Some(3)]]);
+}
+
 /// One that accepts and is stopped, say.
 #[tokio::test(start_paused = true)]
 async fn a_gateway_that_accepts_and_is_silent_holds_nobody() {
