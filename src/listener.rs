@@ -6,7 +6,12 @@
 use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use hyper::{Request, Response, body::Incoming, server::conn::http1, service::Service};
+use hyper::{
+    Request, Response,
+    body::{Body as _, Incoming},
+    server::conn::http1,
+    service::{Service, service_fn},
+};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -18,11 +23,15 @@ use tokio_util::sync::CancellationToken;
 
 pub mod body;
 pub mod guard;
+mod impatient;
+mod lingering;
 #[cfg(target_os = "linux")]
 mod owner;
 mod reception;
 pub mod reply;
 
+use impatient::Impatient;
+use lingering::{Lingering, Unread};
 pub use reception::Reception;
 
 /// The head of a request must have arrived by then. The clock runs while a kept
@@ -84,6 +93,17 @@ pub async fn converse_for<S, B>(
     S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible>,
     B: http_body::Body<Data = Bytes, Error = Infallible> + 'static,
 {
+    let unread = Unread::default();
+    let service = service_fn(|request: Request<Incoming>| {
+        let (has_body, unread) = (!request.body().is_end_stream(), unread.clone());
+        let answered = service.call(request);
+        async move {
+            let answered = answered.await;
+            unread.set(has_body && answered.as_ref().is_ok_and(|response| !response.status().is_success()));
+            answered
+        }
+    });
+    let stream = Lingering::new(Impatient::new(stream), unread.clone());
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(keep_alive)

@@ -150,6 +150,26 @@ async fn each_wrong_request_gets_the_status_that_mcp_and_http_have_for_it() {
     assert_eq!(client.request("ping", json!({})).await["result"], json!({}), "all that has not hurt the session");
 }
 
+/// Most clients send all of a request before they read.
+#[tokio::test]
+async fn who_is_refused_in_the_middle_of_a_large_request_hears_why() {
+    let gateway = Gateway::start("[gateway]\ntoken = \"s3cret\"\nmax_message = \"64KiB\"\n").await;
+    let body = vec![b' '; 48 << 20];
+    for (authorization, status) in [("Bearer s3cret", 413), ("Bearer other", 401)] {
+        for (length, open, close) in
+            [("Content-Length: 50331648", "", ""), ("Transfer-Encoding: chunked", "3000000\r\n", "\r\n0\r\n\r\n")]
+        {
+            let head = format!(
+                "POST /mcp HTTP/1.1\r\nHost: localhost\r\nAuthorization: {authorization}\r\n\
+                 Content-Type: application/json\r\n{length}\r\n\r\n{open}"
+            );
+            let body = [&body[..], close.as_bytes()].concat();
+            let response = gateway.connection().await.request(&head, &body).await.expect("it is told");
+            assert_eq!(response.status(), status, "{length}");
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_session_ends_by_delete_and_takes_its_calls_along() {
     let gateway = Gateway::start(&fixture("fix", &[])).await;

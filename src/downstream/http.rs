@@ -37,7 +37,6 @@ use crate::{
 mod batch;
 mod body;
 mod headers;
-mod impatient;
 mod modern;
 mod places;
 mod post;
@@ -49,7 +48,6 @@ mod tape;
 mod tapes;
 
 use body::ReplyBody;
-use impatient::Impatient;
 use places::{Attended, Keeping, Place, Places};
 use session::Sessions;
 use streams::Streams;
@@ -198,7 +196,7 @@ impl Front {
                 Ok::<_, Infallible>(response.map(|body| Keeping { body, _attended: attended }))
             }
         });
-        listener::converse(Impatient::new(stream), peer, service, shutdown).await;
+        listener::converse(stream, peer, service, shutdown).await;
     }
 
     async fn respond(
