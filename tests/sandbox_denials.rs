@@ -118,7 +118,7 @@ async fn a_json_rpc_error_and_a_death_say_so_too() {
         gateway.server("dies")["reason"].as_str().filter(|reason| reason.contains("exit code 3")).map(str::to_owned)
     })
     .await;
-    assert!(reason.contains(&format!("before that it was {expected}")), "{reason}");
+    assert!(reason.contains(&format!("(it was {expected}")), "{reason}");
     let sql = "select metadata from events where event_type = 'sandbox_denied' and service_name = 'dies'";
     assert!(gateway.rows("its denial", sql).await[0]["metadata"].as_str().unwrap().contains(&secret));
 }

@@ -166,6 +166,8 @@ impl<'a> Entry<'a> {
     }
 
     fn expand(&self, raw: &str) -> Option<String> {
+        // For what is said while the command of a `${cmd:…}` runs.
+        let _span = tracing::warn_span!("reading", key = %self.key).entered();
         match variables::expand(raw, self.reading.around, self.reading.folder) {
             Ok(text) => Some(text),
             Err(Trouble::Malformed(what)) => self.refuse(what),

@@ -138,7 +138,7 @@ impl StdioLink {
         } else if !self.closing.load(Ordering::Relaxed)
             && let Some(why) = self.watch.why(last_words, Vec::new()).await
         {
-            gone.reason = format!("{}; before that it was {why}", gone.reason);
+            gone.reason = format!("{} (it was {why})", gone.reason);
         }
         self.peer.fail(&gone, guilty);
         if !self.closing.load(Ordering::Relaxed) {
