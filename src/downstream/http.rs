@@ -38,18 +38,20 @@ mod batch;
 mod body;
 mod headers;
 mod modern;
+mod outbox;
 mod places;
 mod post;
 mod reply;
 mod running;
 mod session;
+mod sessions;
 mod streams;
 mod tape;
 mod tapes;
 
 use body::ReplyBody;
 use places::{Attended, Keeping, Place, Places};
-use session::Sessions;
+use sessions::Sessions;
 use streams::Streams;
 
 const MCP_SESSION_ID: HeaderName = HeaderName::from_static("mcp-session-id");

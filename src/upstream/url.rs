@@ -16,26 +16,24 @@ use std::{
 
 use futures_util::FutureExt as _;
 use reqwest::{
-    Client, Response, StatusCode,
-    header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER},
+    Client, Response,
+    header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue},
 };
 use tokio::{sync::watch, time::timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use self::events::Events;
+use self::reply::causes;
 use crate::{
-    call::{Answer, BoxFuture, Message, Method, Payload, Trail},
+    call::{Answer, BoxFuture, Method, Payload, Trail},
     era,
-    link::{Answerer, Connector, Gone, Inbox, Link, LinkError, StartError, Vitals},
+    link::{Connector, Gone, Inbox, Link, LinkError, StartError, Vitals},
     mcp_param::Mirrored,
-    wire::{
-        batch,
-        envelope::{Envelope, Parts},
-    },
+    wire::envelope::Parts,
 };
 
 mod events;
 mod headers;
+mod reply;
 mod resume;
 mod standing;
 
@@ -194,84 +192,6 @@ impl UrlLink {
         self.taken(response).await
     }
 
-    async fn taken(&self, response: Response) -> Result<Response, LinkError> {
-        let status = response.status();
-        if status.is_success() {
-            return Ok(response);
-        }
-        match status {
-            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
-                let reason = format!("it answered HTTP {status}");
-                Err(LinkError::Auth(reason))
-            }
-            StatusCode::TOO_MANY_REQUESTS => Err(LinkError::Busy { retry_after: retry_after(response.headers()) }),
-            StatusCode::NOT_FOUND if self.agreed().contains_key(&MCP_SESSION_ID) => {
-                self.end("it has forgotten the session (HTTP 404)");
-                Err(LinkError::NotSent("it has forgotten the session (HTTP 404)".to_owned()))
-            }
-            // A JSON-RPC error may come with 4xx: it is the server's answer.
-            _ if status.is_client_error() && is_json(&response) => Ok(response),
-            _ => Err(LinkError::Http { reason: format!("it answered HTTP {status}"), sent: true }),
-        }
-    }
-
-    async fn read_answer(&self, response: Response, id: u64, trail: &Arc<Trail>) -> Result<Answer, LinkError> {
-        let status = response.status();
-        let is_stream = kind(&response).eq_ignore_ascii_case("text/event-stream");
-        if !is_stream && !is_json(&response) {
-            let kind = crate::text::quote(kind(&response), 60);
-            return Err(LinkError::Protocol(format!("its answer (HTTP {status}) was of type \"{kind}\"")));
-        }
-        let mut messages = Events::new(response, is_stream, self.0.max_message_bytes);
-        loop {
-            let broken = match messages.next().await {
-                Ok(Some(text)) => {
-                    if let Some(answer) = self.sort(&text, id, trail)? {
-                        return Ok(answer);
-                    }
-                    continue;
-                }
-                Ok(None) => LinkError::Lost(Gone::because("its reply ended before the answer came")),
-                Err(error) => error,
-            };
-            messages = self.resume(messages, broken).await?;
-        }
-    }
-
-    /// The answer to `id`, if it is in this text; messages beside it go up.
-    fn sort(&self, text: &bytes::Bytes, id: u64, trail: &Arc<Trail>) -> Result<Option<Answer>, LinkError> {
-        let messages = batch::messages(text);
-        let messages = messages.map_err(|malformed| LinkError::Protocol(format!("its answer was {malformed}")))?;
-        let mut found = None;
-        for message in messages {
-            match message {
-                // A refused request may be answered without its id.
-                Envelope::Response { id: answered, answer } => {
-                    if answered.as_str().parse() == Ok(id) || answered.as_str() == "null" {
-                        found = found.or(Some(answer));
-                    }
-                }
-                Envelope::Message(message) => self.hand_up(message, Some(trail)),
-            }
-        }
-        Ok(found)
-    }
-
-    /// What comes on the stream of a call belongs to it.
-    fn hand_up(&self, message: Message, of: Option<&Arc<Trail>>) {
-        let answerer = match &message {
-            Message::Notification { .. } => None,
-            Message::Request { id, .. } => {
-                let (link, id) = (self.clone(), id.clone());
-                Some(Answerer::new(move |answer| link.aside(Parts::response(&id, answer))))
-            }
-        };
-        match of {
-            Some(call) => self.0.inbox.on_stream_of(call, message, answerer),
-            None => self.0.inbox.on(message, answerer),
-        }
-    }
-
     /// Sends what nobody waits for.
     fn aside(&self, parts: Parts) {
         let link = self.clone();
@@ -361,30 +281,4 @@ impl Drop for CancelOnDrop<'_> {
             self.link.aside(Parts::notification(&method, Payload::from_json(params).ok()));
         }
     }
-}
-
-fn kind(response: &Response) -> &str {
-    let kind = response.headers().get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
-    kind.split(';').next().unwrap_or_default().trim()
-}
-
-fn is_json(response: &Response) -> bool {
-    kind(response).eq_ignore_ascii_case("application/json")
-}
-
-/// Seconds; the form that is a date is rare and not worth a parser.
-fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok().map(Duration::from_secs)
-}
-
-/// An error with its causes: reqwest's own text is only the outermost, and names the
-/// URL, which may hold a secret.
-fn causes(error: &reqwest::Error) -> String {
-    let mut cause: Option<&dyn std::error::Error> = std::error::Error::source(error);
-    let mut innermost = None;
-    while let Some(next) = cause {
-        innermost = Some(next.to_string());
-        cause = next.source();
-    }
-    innermost.unwrap_or_else(|| "no further reason was given".to_owned())
 }

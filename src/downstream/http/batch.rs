@@ -13,10 +13,11 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use super::{
     Front,
     body::ReplyBody,
+    outbox::CallWire,
     post::{self, Accepts, OVERLOADED},
     reply,
     running::{self, Enrolment, First, OnDisconnect, Running},
-    session::{CallWire, HttpSession},
+    session::HttpSession,
 };
 use crate::{
     call::{Answer, BoxFuture, Message, Method, Payload},

@@ -9,10 +9,11 @@ use super::{
     Front, MCP_PROTOCOL_VERSION, MCP_SESSION_ID,
     body::ReplyBody,
     modern,
+    outbox::{CallWire, Outbox, StandingWire},
     places::Attended,
     reply,
     running::{Enrolment, First, OnDisconnect, Running},
-    session::{CallWire, HttpSession, Outbox, StandingWire},
+    session::HttpSession,
 };
 use crate::{
     call::{Answer, Message, Method, Payload},

@@ -78,7 +78,7 @@ impl Events {
                 Ok(Some(chunk)) => self.arrived.push(&chunk),
                 Ok(None) => self.ended = true,
                 Err(error) => {
-                    let reason = format!("its reply broke off: {}", super::causes(&error));
+                    let reason = format!("its reply broke off: {}", super::reply::causes(&error));
                     return Err(LinkError::Lost(Gone::because(reason)));
                 }
             }

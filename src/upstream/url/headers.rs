@@ -17,6 +17,10 @@ use crate::{
 const MCP_METHOD: HeaderName = HeaderName::from_static("mcp-method");
 const MCP_NAME: HeaderName = HeaderName::from_static("mcp-name");
 
+/// Tools whose arguments are repeated. Of a server that renames its tools again and again
+/// those of old are forgotten.
+const MIRRORED_MAX_TOOLS: usize = 50_000;
+
 impl UrlLink {
     pub(super) fn modern_headers(&self, method: &Method, params: Option<&Payload>) -> HeaderMap {
         let mut headers = HeaderMap::new();
@@ -52,6 +56,9 @@ impl UrlLink {
     pub(super) fn learn_tools(&self, list: &Payload) -> Payload {
         let Some(tools) = list.items("tools") else { return list.clone() };
         let mut all = self.0.mirrored.lock().unwrap_or_else(PoisonError::into_inner);
+        if all.len() >= MIRRORED_MAX_TOOLS {
+            all.clear();
+        }
         let mut kept = Vec::with_capacity(tools.len());
         let count = tools.len();
         for tool in tools {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use reqwest::header::{ACCEPT, HeaderName};
 use tokio::time::sleep;
 
-use super::{UrlLink, events::Events, kind};
+use super::{UrlLink, events::Events, reply::kind};
 use crate::link::LinkError;
 
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");

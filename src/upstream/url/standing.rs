@@ -5,7 +5,7 @@ use std::time::Duration;
 use reqwest::{StatusCode, header::ACCEPT};
 use tokio::time::sleep;
 
-use super::{UrlLink, events::Events, kind};
+use super::{UrlLink, events::Events, reply::kind};
 use crate::wire::{batch, envelope::Envelope};
 
 const RETRY_MIN: Duration = Duration::from_secs(1);
