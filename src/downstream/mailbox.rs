@@ -9,6 +9,7 @@ use crate::{
         Mutex, MutexGuard, Notify, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
+    wire::envelope::Parts,
 };
 use bytes::Bytes;
 
@@ -30,6 +31,8 @@ pub(super) struct Mailbox {
 struct Held {
     mail: VecDeque<Mail>,
     bytes: usize,
+    /// Messages for which there was no room, and of which the reader has not heard yet.
+    missed: u64,
     state: State,
 }
 
@@ -93,6 +96,15 @@ impl Mailbox {
         drop(held);
         self.changed.notify_one();
         true
+    }
+
+    /// The same; the client is told how much of it was lost. Not for 2026-07-28, whose clients
+    /// hear log messages only where they asked for them.
+    pub(super) fn tell(&self, message: Bytes) {
+        if !self.put(Mail::Message(message)) {
+            let mut held = self.held();
+            held.missed += u64::from(held.state == State::Open);
+        }
     }
 
     /// The whole answer to one of several requests whose stream this is: they are few, and
@@ -163,6 +175,10 @@ impl Mailbox {
         if held.state == State::Cancelled {
             return Some(Mail::Cancelled);
         }
+        // Behind all that came before, and before the last word.
+        if held.missed > 0 && matches!(held.mail.front(), None | Some(Mail::Answer(_))) {
+            return Some(Mail::Message(left_out(std::mem::take(&mut held.missed))));
+        }
         if let Some(mail) = held.mail.pop_front() {
             held.bytes = held.bytes.saturating_sub(mail.len());
             return Some(mail);
@@ -222,6 +238,12 @@ impl Mailbox {
     }
 }
 
+fn left_out(count: u64) -> Bytes {
+    let data = format!("seawall: {count} messages to this client were left out: it did not read what came before them");
+    let params = serde_json::json!({"level": "warning", "logger": "seawall", "data": data});
+    Parts::notification(&Method::of("notifications/message"), Some(Payload::of(&params))).joined()
+}
+
 /// A client that goes away while its round goes on has cancelled it.
 pub(super) struct CancelIfDropped(Option<Arc<Mailbox>>);
 
@@ -278,6 +300,24 @@ mod tests {
         assert!(!mailbox.put(message("x")), "then there is room for nothing else");
         assert!(matches!(mailbox.next().await, Mail::Message(_)));
         assert!(mailbox.put(message("x")) && !mailbox.put(image()));
+    }
+
+    #[test]
+    fn who_has_lost_messages_is_told_how_many() {
+        let mailbox = Mailbox::default();
+        for _ in 0..HELD_MAX_MESSAGES + 3 {
+            mailbox.tell(Bytes::from_static(b"x"));
+        }
+        mailbox.answer(Answer::Result(Payload::literal("1")));
+        mailbox.tell(Bytes::from_static(b"too late"));
+        for _ in 0..HELD_MAX_MESSAGES {
+            assert!(matches!(mailbox.take(), Some(Mail::Message(text)) if text == "x"));
+        }
+        let Some(Mail::Message(told)) = mailbox.take() else { panic!("it is told") };
+        let told = String::from_utf8(told.to_vec()).expect("UTF-8");
+        assert!(told.contains("3 messages to this client were left out"), "{told}");
+        assert!(matches!(mailbox.take(), Some(Mail::Answer(_))));
+        assert!(matches!(mailbox.take(), Some(Mail::Closed)));
     }
 
     #[test]

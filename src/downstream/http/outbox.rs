@@ -40,8 +40,9 @@ impl Outbox {
 
     fn tell(&self, method: &Method, params: Option<Payload>, stream: Option<&Mailbox>) {
         let message = Parts::notification(method, params.map(|params| params.on_one_line())).joined();
-        let _ = stream.is_some_and(|stream| stream.put(Mail::Message(message.clone())))
-            || self.standing().put(Mail::Message(message));
+        if !stream.is_some_and(|stream| stream.put(Mail::Message(message.clone()))) {
+            self.standing().tell(message);
+        }
     }
 
     /// `deliver` says whether the client will read it.
