@@ -96,7 +96,20 @@ impl LogLevel {
     }
 }
 
+/// What a client says of itself, capabilities and `clientInfo` together: it is kept as long
+/// as its session.
+const SELF_MAX_BYTES: usize = 64 * 1024;
+
 impl Session {
+    /// What a client may not say of itself, as a sentence.
+    pub fn check(capabilities: &Payload, client_info: &Payload) -> Result<(), String> {
+        if capabilities.len() + client_info.len() <= SELF_MAX_BYTES {
+            return Ok(());
+        }
+        let max = crate::text::bytes(SELF_MAX_BYTES as u64);
+        Err(format!("seawall: a client's capabilities and clientInfo may take {max} together"))
+    }
+
     /// Numbers are unique within this process.
     pub fn next_number() -> u64 {
         static LAST: AtomicU64 = AtomicU64::new(0);
@@ -111,8 +124,9 @@ impl Session {
             era: other.era,
             client: other.client.clone(),
             protocol: other.protocol.clone(),
-            capabilities: other.capabilities.clone(),
-            client_info: other.client_info.clone(),
+            // The message that they came in is not kept with them.
+            capabilities: other.capabilities.apart(),
+            client_info: other.client_info.apart(),
             back: other.back.clone(),
             log_level: LogLevel(AtomicU8::new(other.log_level.0.load(Ordering::Relaxed))),
         }

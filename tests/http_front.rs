@@ -171,6 +171,23 @@ async fn who_is_refused_in_the_middle_of_a_large_request_hears_why() {
 }
 
 #[tokio::test]
+async fn what_is_kept_of_a_request_may_not_be_large() {
+    let gateway = Gateway::start("").await;
+    let params = json!({"protocolVersion": "2025-11-25", "capabilities": {"experimental": {"x": "x".repeat(70_000)}}});
+    let hello = json!({"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": params});
+    let refused = gateway.post("/mcp", &[JSON, BOTH], &hello.to_string()).await;
+    let answer: Value = serde_json::from_slice(&refused.body).expect("JSON");
+    assert_eq!(answer["error"]["code"], -32602, "{answer}");
+    assert!(answer["error"]["message"].as_str().expect("a message").contains("64 KiB"), "{answer}");
+    let long = "y".repeat(2000);
+    let session = gateway.client("/mcp").await;
+    let headers = [JSON, BOTH, ("Mcp-Session-Id", session.session().expect("a session"))];
+    let refused = gateway.post("/mcp", &headers, &PING.replace('7', &format!("\"{long}\""))).await;
+    assert_eq!(refused.status(), 400);
+    assert!(refused.text().contains("its id is longer than 1 KiB"), "{}", refused.text());
+}
+
+#[tokio::test]
 async fn a_session_ends_by_delete_and_takes_its_calls_along() {
     let gateway = Gateway::start(&fixture("fix", &[])).await;
     gateway.ready().await;

@@ -8,7 +8,10 @@ use std::{
 
 use seawall::{
     call::{Answer, Method, Payload, Trail},
+    gateway::Gateway,
     link::{Connector, LinkError},
+    session::{Hello, Scope, Session},
+    testing::Nowhere,
     upstream::local::LocalConnector,
 };
 use serde_json::json;
@@ -248,4 +251,19 @@ async fn the_trail_learns_when_the_request_was_handed_over() {
     assert_eq!(rig::text(answer), "hello");
     assert_eq!(trail.instance(), Some(rig::INSTANCE));
     assert!(trail.last_life().is_some());
+}
+
+/// Else 32 of them, each of a large message, would take all the room that there is for those.
+#[tokio::test]
+async fn a_session_keeps_nothing_of_the_message_that_began_it() {
+    let said = json!({"protocolVersion": "2025-11-25", "capabilities": {"roots": {}}, "clientInfo": {"name": "x"}});
+    let message = bytes::Bytes::from(said.to_string());
+    let params = Payload::from_json(message.clone()).expect("JSON");
+    let hello = Hello { scope: Scope::All, params, back: Arc::new(Nowhere) };
+    let (session, _) = Gateway::builder().start().gate().open(hello).await.expect("it is let in");
+    assert_eq!(session.capabilities.as_str(), r#"{"roots":{}}"#);
+    assert!(message.is_unique(), "or the message is kept as long as the session");
+    let copy = Session::like(&session);
+    drop(session);
+    assert_eq!(copy.client_info.as_str(), r#"{"name":"x"}"#);
 }

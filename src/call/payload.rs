@@ -36,6 +36,12 @@ impl Payload {
         Payload(Bytes::copy_from_slice(value.get().as_bytes()))
     }
 
+    /// The same, without what it is a part of.
+    #[must_use]
+    pub(crate) fn apart(&self) -> Self {
+        Payload(Bytes::copy_from_slice(&self.0))
+    }
+
     /// Payloads with JSON punctuation between them, put together by the caller.
     pub(crate) fn concatenated(json: BytesMut) -> Self {
         debug_assert!(serde_json::from_slice::<&RawValue>(&json).is_ok());

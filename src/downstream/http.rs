@@ -126,6 +126,7 @@ impl Front {
                 () = shutdown.cancelled() => break,
                 _ = sweep.tick() => {
                     self.sessions.expire(&*self.gate);
+                    self.rounds.expire();
                     continue;
                 }
                 accepted = listener.accept() => match accepted {

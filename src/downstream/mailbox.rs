@@ -9,13 +9,15 @@ use crate::{
         Mutex, MutexGuard, Notify, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
-    wire::envelope::Parts,
+    wire::envelope::{Parts, rpc_error},
 };
 use bytes::Bytes;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// A client that does not read loses what comes on top.
 const HELD_MAX_MESSAGES: usize = 256;
 const HELD_MAX_BYTES: usize = 8 * 1024 * 1024;
+const OVERLOADED: i64 = -32000;
 
 #[derive(Debug, Default)]
 pub(super) struct Mailbox {
@@ -34,6 +36,9 @@ struct Held {
     /// Messages for which there was no room, and of which the reader has not heard yet.
     missed: u64,
     state: State,
+    /// While no stream is there: what an answer that comes may take its room of, and what it took.
+    aside: Option<Arc<Semaphore>>,
+    room: Option<OwnedSemaphorePermit>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -123,7 +128,8 @@ impl Mailbox {
     pub(super) fn answer(&self, answer: Answer) {
         let mut held = self.held();
         if held.state == State::Open {
-            held.mail.push_back(Mail::Answer(answer));
+            let mail = held.within_room(Mail::Answer(answer));
+            held.mail.push_back(mail);
             held.state = State::Closed;
         }
         drop(held);
@@ -144,8 +150,18 @@ impl Mailbox {
         questions
     }
 
-    pub(super) fn set_aside(&self, is_aside: bool) {
-        self.is_aside.store(is_aside, Ordering::Relaxed);
+    /// Its client was asked to come back: an answer that comes meanwhile takes of `room`, which is
+    /// counted in KiB, or is lost.
+    pub(super) fn set_aside(&self, room: &Arc<Semaphore>) {
+        self.held().aside = Some(room.clone());
+        self.is_aside.store(true, Ordering::Relaxed);
+    }
+
+    /// Its client has come back.
+    pub(super) fn set_upright(&self) {
+        let mut held = self.held();
+        (held.aside, held.room) = (None, None);
+        self.is_aside.store(false, Ordering::Relaxed);
     }
 
     pub(super) fn is_aside(&self) -> bool {
@@ -236,6 +252,30 @@ impl Mailbox {
         drop(held);
         self.changed.notify_one();
     }
+}
+
+impl Held {
+    /// What fits beside all that others keep for clients that may come back.
+    fn within_room(&mut self, answer: Mail) -> Mail {
+        let Some(room) = &self.aside else { return answer };
+        match take_kib(room, answer.len()) {
+            Some(taken) => {
+                self.room = Some(taken);
+                answer
+            }
+            None => Mail::Answer(Answer::Error(rpc_error(
+                OVERLOADED,
+                "seawall: the answer came while the client was away, and there was no room to keep it; \
+                 the call may have taken effect",
+            ))),
+        }
+    }
+}
+
+/// Room for so many bytes, if there is any; what takes none at all is free.
+pub(super) fn take_kib(room: &Arc<Semaphore>, bytes: usize) -> Option<OwnedSemaphorePermit> {
+    let kib = u32::try_from(bytes / 1024).unwrap_or(u32::MAX);
+    room.clone().try_acquire_many_owned(kib).ok()
 }
 
 fn left_out(count: u64) -> Bytes {

@@ -10,10 +10,13 @@ use std::{
     time::Duration,
 };
 
-use tokio::time::{Instant, sleep};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::{Instant, sleep},
+};
 
 use super::{
-    mailbox::{Mail, Mailbox, Question},
+    mailbox::{Mail, Mailbox, Question, take_kib},
     questions::Questions,
     stateless,
 };
@@ -24,6 +27,8 @@ use crate::{
 };
 
 const WAITING_MAX_CALLS: usize = 1024;
+/// What they ask, and what is answered while their clients are away.
+const WAITING_MAX_KIB: usize = 64 * 1024;
 const WAITING_MAX: Duration = Duration::from_secs(600);
 /// A server that asks several things at once sends them one by one.
 const GATHER: Duration = Duration::from_millis(20);
@@ -73,12 +78,21 @@ pub(super) struct Asked {
 impl Asked {
     pub(super) fn of(scope: &Scope, method: &Method, params: &Payload) -> Self {
         let target = params.member("name").or_else(|| params.member("uri"));
-        Asked { scope: scope.clone(), method: method.clone(), target }
+        Asked { scope: scope.clone(), method: method.clone(), target: target.map(|target| target.apart()) }
     }
 }
 
-#[derive(Default)]
-pub(super) struct Rounds(Mutex<HashMap<String, Waiting>>);
+pub(super) struct Rounds {
+    waiting: Mutex<HashMap<String, Waiting>>,
+    /// In KiB.
+    room: Arc<Semaphore>,
+}
+
+impl Default for Rounds {
+    fn default() -> Self {
+        Rounds { waiting: Mutex::default(), room: Arc::new(Semaphore::new(WAITING_MAX_KIB)) }
+    }
+}
 
 struct Waiting {
     /// Taken when the round goes on; a call that is left here is cancelled.
@@ -86,6 +100,8 @@ struct Waiting {
     questions: Vec<Question>,
     asked: Asked,
     until: Instant,
+    /// For the questions.
+    room: Option<OwnedSemaphorePermit>,
 }
 
 /// What a request's `requestState` leads to.
@@ -99,19 +115,33 @@ pub(super) enum Resumed {
 
 impl Rounds {
     fn waiting(&self) -> MutexGuard<'_, HashMap<String, Waiting>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Puts a call aside and returns the result that asks its client.
     pub(super) fn suspend(&self, asked: Asked, round: Round, questions: Vec<Question>) -> Payload {
         let state = format!("{PREFIX}{:032x}", rand::random::<u128>());
         let result = stateless::input_required(questions.iter().map(|question| (key(question.id), question)), &state);
-        round.mailbox.set_aside(true);
-        let waiting = Waiting { round: Some(round), questions, asked, until: Instant::now() + WAITING_MAX };
+        round.mailbox.set_aside(&self.room);
+        let bytes = questions.iter().map(|question| question.params.as_ref().map_or(0, Payload::len)).sum::<usize>();
         let mut all = self.waiting();
-        make_room(&mut all);
+        let room = make_room(&mut all, &self.room, bytes);
+        let waiting = Waiting { round: Some(round), questions, asked, until: Instant::now() + WAITING_MAX, room };
         all.insert(state, waiting);
         result
+    }
+
+    /// Lets go of calls whose clients do not come back, and of questions that nobody needs an
+    /// answer to any more. To be called now and then.
+    pub(super) fn expire(&self) {
+        let mut all = self.waiting();
+        retain_current(&mut all);
+        for waiting in all.values_mut() {
+            if waiting.round.as_ref().is_some_and(|round| round.mailbox.has_ended()) {
+                waiting.questions = Vec::new();
+                waiting.room = None;
+            }
+        }
     }
 
     /// The call behind the params' `requestState`, with the answers handed on to its
@@ -131,7 +161,7 @@ impl Rounds {
         let Some((round, mut waiting)) = taken.and_then(|mut waiting| Some((waiting.round.take()?, waiting))) else {
             return Resumed::Unknown;
         };
-        round.mailbox.set_aside(false);
+        round.mailbox.set_upright();
         let responses = params.member("inputResponses");
         for question in std::mem::take(&mut waiting.questions) {
             let response = responses.as_ref().and_then(|responses| responses.member(&key(question.id)));
@@ -144,14 +174,23 @@ impl Rounds {
     }
 }
 
-/// Expired calls go; if all places are taken, so does the one that expires first.
-fn make_room(all: &mut HashMap<String, Waiting>) {
+fn retain_current(all: &mut HashMap<String, Waiting>) {
     let now = Instant::now();
     all.retain(|_, waiting| waiting.until > now);
-    if all.len() >= WAITING_MAX_CALLS
-        && let Some(oldest) = all.iter().min_by_key(|(_, waiting)| waiting.until).map(|(state, _)| state.clone())
-    {
-        all.remove(&oldest);
+}
+
+/// Expired calls go; while all places or all room are taken, so does the one that expires first.
+fn make_room(all: &mut HashMap<String, Waiting>, room: &Arc<Semaphore>, bytes: usize) -> Option<OwnedSemaphorePermit> {
+    retain_current(all);
+    // What one server may ask at once is bounded: it may have all the room to itself.
+    let bytes = bytes.min(WAITING_MAX_KIB * 1024);
+    loop {
+        let taken = (all.len() < WAITING_MAX_CALLS).then(|| take_kib(room, bytes)).flatten();
+        let oldest = all.iter().min_by_key(|(_, waiting)| waiting.until).map(|(state, _)| state.clone());
+        match (taken, oldest) {
+            (None, Some(oldest)) => drop(all.remove(&oldest)),
+            (taken, _) => return taken,
+        }
     }
 }
 
@@ -199,6 +238,36 @@ mod tests {
         assert!(matches!(rounds.resume(&asked("a"), &params(&late)), Resumed::Unknown), "expired");
         suspend();
         assert!(matches!(round.mailbox.next().await, Mail::Cancelled), "its call was cancelled");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_kept_for_clients_that_are_away_is_bounded() {
+        let rounds = Rounds::default();
+        let mib = Payload::of(&"x".repeat(1024 * 1024 - 2));
+        let question = |id| Question { params: Some(mib.clone()), ..question(id) };
+        let all: Vec<Round> = (0..WAITING_MAX_KIB / 1024).map(|_| Round::default()).collect();
+        for round in &all {
+            rounds.suspend(asked("a"), round.clone(), vec![question(1)]);
+            tokio::time::advance(Duration::from_millis(1)).await;
+        }
+        all[1].mailbox.answer(Answer::Result(mib.clone()));
+        let Some(Mail::Answer(Answer::Error(error))) = all[1].mailbox.take() else { panic!("there was no room") };
+        assert!(error.as_str().contains("may have taken effect"), "{}", error.as_str());
+        rounds.suspend(asked("a"), Round::default(), vec![question(1), question(2)]);
+        assert!(matches!(all[0].mailbox.take(), Some(Mail::Cancelled)), "the oldest make room");
+        assert!(all[2].mailbox.take().is_none(), "as many as have to");
+
+        all[3].mailbox.answer(Answer::Result(Payload::literal("{}")));
+        rounds.expire();
+        all[2].mailbox.answer(Answer::Result(mib.clone()));
+        assert!(
+            matches!(all[2].mailbox.take(), Some(Mail::Answer(Answer::Result(_)))),
+            "questions of calls that ended go"
+        );
+        tokio::time::advance(WAITING_MAX).await;
+        rounds.expire();
+        drop(all);
+        assert_eq!(rounds.room.available_permits(), WAITING_MAX_KIB);
     }
 
     #[tokio::test(start_paused = true)]

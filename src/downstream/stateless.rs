@@ -49,6 +49,7 @@ pub(super) fn visitor(number: u64, scope: Scope, params: &Payload, back: Back) -
         }
     }
     let client_info = meta.member(era::CLIENT_INFO).unwrap_or(Payload::literal("{}"));
+    Session::check(&capabilities, &client_info).map_err(|why| rpc_error(INVALID_PARAMS, why))?;
     Ok(Arc::new(Session {
         number,
         scope,
@@ -173,14 +174,14 @@ impl Subscription {
     pub(super) async fn open(
         gate: &Arc<dyn Gate>,
         visitor: &Session,
-        (id, params): (&Payload, &Payload),
+        (id, params): (&Payload, Payload),
         mailbox: &Arc<Mailbox>,
     ) -> Result<(Self, Bytes), Payload> {
         let session = Arc::new(Session {
             back: Arc::new(SubscriptionWire { id: id.clone(), mailbox: mailbox.clone() }),
             ..Session::like(visitor)
         });
-        let granted = gate.listen(&session, wanted(params)).await?;
+        let granted = gate.listen(&session, wanted(&params)).await?;
         Ok((Subscription { gate: gate.clone(), session }, acknowledged(id, granted).joined()))
     }
 }

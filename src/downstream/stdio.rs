@@ -11,7 +11,7 @@ use tokio::{
     io::{AsyncRead, AsyncWrite},
     sync::watch,
     task::{AbortHandle, JoinHandle},
-    time::timeout,
+    time::{interval, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -24,7 +24,7 @@ use crate::{
     link::Gone,
     session::{Gate, Hello, Scope, Session},
     wire::{
-        batch::{self, BATCH_VERSION},
+        batch::{self, Answers, BATCH_VERSION},
         envelope::{INVALID_REQUEST, PARSE_ERROR, Parts, rpc_error},
         peer::{Guilty, Limits, Listener, Malformed, Peer},
     },
@@ -33,6 +33,7 @@ use crate::{
 /// Requests of one client that have no answer yet; what comes on top is refused.
 const RUNNING_MAX_REQUESTS: usize = 1024;
 const OVERLOADED: i64 = -32000;
+const SWEEP_INTERVAL: Duration = Duration::from_secs(60);
 const NOT_INITIALIZED: &str = "seawall: the first request must be initialize";
 /// What was said last has so long to reach a client that may not read.
 const LAST_WORDS_TIMEOUT: Duration = Duration::from_millis(500);
@@ -62,9 +63,13 @@ pub async fn serve<R, W>(
         calls: calls.clone(),
     });
     let peer = Peer::start(0, streams, front.clone(), limits, tasks);
-    let (reason, guilty) = tokio::select! {
-        end = peer.ended() => (end.reason, end.guilty),
-        () = farewell.cancelled() => ("the gateway is ending".to_owned(), Guilty::None),
+    let mut sweep = interval(SWEEP_INTERVAL);
+    let (reason, guilty) = loop {
+        tokio::select! {
+            end = peer.ended() => break (end.reason, end.guilty),
+            () = farewell.cancelled() => break ("the gateway is ending".to_owned(), Guilty::None),
+            _ = sweep.tick() => front.rounds.expire(),
+        }
     };
     calls.close();
     let _ = timeout(drain, calls.wait()).await;
@@ -136,11 +141,11 @@ impl Listener for Front {
     /// if that brings a version without batches, the whole is refused.
     fn on_batch(&self, peer: &Peer, messages: Vec<Message>, strays: Vec<Malformed>) {
         let mut replies: Vec<Bytes> = strays.into_iter().map(|stray| malformed_reply(stray).joined()).collect();
-        let mut running = Vec::new();
+        let (mut running, answers) = (Vec::new(), Arc::new(Answers::default()));
         for message in messages {
             match message {
                 Message::Notification { method, params } => self.notification(method, params),
-                Message::Request { id, method, params } => match self.of_batch(peer, &id, method, params) {
+                Message::Request { id, method, params } => match self.of_batch(peer, &answers, &id, method, params) {
                     Ok(reply) => running.push(reply),
                     Err(error) => replies.push(Parts::response(&id, Answer::Error(error)).joined()),
                 },
@@ -256,13 +261,14 @@ impl Front {
     fn of_batch(
         &self,
         peer: &Peer,
+        answers: &Arc<Answers>,
         id: &Payload,
         method: Method,
         params: Option<Payload>,
     ) -> Result<JoinHandle<Bytes>, Payload> {
         let answer = self.answer(peer, id, method, params, Opening::has_batches)?;
-        let named = id.clone();
-        self.start(id.clone(), async move { Parts::response(&named, answer.await.on_one_line()).joined() })
+        let (answers, named) = (answers.clone(), id.clone());
+        self.start(id.clone(), async move { answers.reply(&named, answer.await) })
     }
 
     /// Runs a request that can be cancelled by its id.

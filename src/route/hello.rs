@@ -12,7 +12,7 @@ use crate::{
     session::{Hello, LogLevel, Scope, Session},
     text,
     upstream::Upstream,
-    wire::envelope::rpc_error,
+    wire::envelope::{INVALID_PARAMS, rpc_error},
 };
 
 /// `/mcp/NAME` waits so long for its server's first handshake.
@@ -31,15 +31,18 @@ pub(super) async fn open(router: Arc<Inner>, hello: Hello) -> Result<(Arc<Sessio
         Scope::All => router.about_all(version),
         Scope::One(server) => router.about_one(server, version).await?,
     };
-    let client_info = hello.params.member("clientInfo").unwrap_or(Payload::literal("{}"));
+    let said = |key| hello.params.member(key).unwrap_or(Payload::literal("{}"));
+    let (capabilities, client_info) = (said("capabilities"), said("clientInfo"));
+    Session::check(&capabilities, &client_info).map_err(|why| rpc_error(INVALID_PARAMS, why))?;
     let session = Arc::new(Session {
         number: Session::next_number(),
         era: Era::Legacy,
         scope: hello.scope,
         client: Session::client_name(&client_info).into(),
         protocol: version.into(),
-        capabilities: hello.params.member("capabilities").unwrap_or(Payload::literal("{}")),
-        client_info,
+        // The message that they came in is not kept with them.
+        capabilities: capabilities.apart(),
+        client_info: client_info.apart(),
         back: hello.back,
         log_level: LogLevel::default(),
     });

@@ -1,7 +1,10 @@
 //! Batches of JSON-RPC: several messages in one array. Of MCP's versions only 2025-03-26
 //! has them; whoever reads one takes it apart, and nothing further in knows of it.
 
-use std::fmt;
+use std::{
+    fmt,
+    sync::atomic::{AtomicUsize, Ordering},
+};
 
 use bytes::{BufMut, Bytes, BytesMut};
 use serde::{
@@ -10,11 +13,15 @@ use serde::{
 };
 use serde_json::value::RawValue;
 
-use super::envelope::{Envelope, Malformed};
+use super::envelope::{Envelope, Malformed, Parts, rpc_error};
+use crate::call::{Answer, Payload};
 
 /// The version of MCP that has them.
 pub const BATCH_VERSION: &str = "2025-03-26";
 pub const BATCH_MAX_MESSAGES: usize = 100;
+/// What the answers to one batch may take together; one alone may be of any size.
+const ANSWERS_MAX_BYTES: usize = 16 * 1024 * 1024;
+const OVERLOADED: i64 = -32000;
 
 pub fn is_batch(text: &[u8]) -> bool {
     text.trim_ascii_start().starts_with(b"[")
@@ -51,6 +58,30 @@ pub fn joined(messages: &[Bytes]) -> Bytes {
     array.freeze()
 }
 
+/// Puts the answers to one batch together, and counts what they take: they wait for each
+/// other, and may wait for a client that does not read.
+#[derive(Debug, Default)]
+pub struct Answers(AtomicUsize);
+
+impl Answers {
+    /// The reply to one request, with an error in place of an answer that does not fit beside
+    /// those before it.
+    pub fn reply(&self, id: &Payload, answer: Answer) -> Bytes {
+        let reply = Parts::response(id, answer.on_one_line());
+        let before = self.0.fetch_add(reply.len(), Ordering::Relaxed);
+        if before == 0 || before + reply.len() <= ANSWERS_MAX_BYTES {
+            return reply.joined();
+        }
+        self.0.fetch_sub(reply.len(), Ordering::Relaxed);
+        let max = crate::text::bytes(ANSWERS_MAX_BYTES as u64);
+        let why = format!(
+            "seawall: this was answered, but the answers to one batch may take {max} together; the call may have \
+             taken effect. Ask for it alone"
+        );
+        Parts::response(id, Answer::Error(rpc_error(OVERLOADED, why))).joined()
+    }
+}
+
 /// Stops at the bound: an array of millions costs no more than one of a hundred.
 struct Items;
 
@@ -80,6 +111,20 @@ mod tests {
 
     fn of(text: &str) -> Result<Vec<Result<Envelope, Malformed>>, Malformed> {
         parse(&Bytes::from(text.to_owned()))
+    }
+
+    #[test]
+    fn answers_that_do_not_fit_beside_the_others_are_errors() {
+        let answers = Answers::default();
+        let half = || Answer::Result(Payload::of(&"x".repeat(ANSWERS_MAX_BYTES / 2)));
+        let ids = [1, 2, 3].map(|id: u32| Payload::of(&id));
+        assert!(answers.reply(&ids[0], half()).len() > ANSWERS_MAX_BYTES / 2);
+        let refused = answers.reply(&ids[1], half());
+        let refused = std::str::from_utf8(&refused).expect("UTF-8");
+        assert!(refused.contains(r#""id":2,"error""#) && refused.contains("16 MiB together"), "{refused}");
+        assert!(answers.reply(&ids[2], Answer::Result(Payload::literal("{}"))).ends_with(b"\"result\":{}}"));
+        let whole = Answer::Result(Payload::of(&"x".repeat(2 * ANSWERS_MAX_BYTES)));
+        assert!(Answers::default().reply(&ids[0], whole).len() > ANSWERS_MAX_BYTES, "one alone may be of any size");
     }
 
     #[test]

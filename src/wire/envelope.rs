@@ -9,8 +9,13 @@ use serde_json::value::RawValue;
 
 use crate::call::{Answer, Message, Method, Payload, is_key};
 
-/// What is longer has no memory in common with its id.
+/// What is longer has no memory in common with its id, nor with a part that is less than half of it.
 const SHARED_MAX_BYTES: usize = 4096;
+/// Clients number their requests, or name them by a UUID. Ids are kept in many places, as
+/// long as their calls.
+const ID_MAX_BYTES: usize = 1024;
+
+const LONG_ID: &str = "no JSON-RPC message: its id is longer than 1 KiB";
 
 /// One message as it came.
 #[derive(Debug)]
@@ -93,12 +98,19 @@ impl Envelope {
             return Err(Malformed::array(text));
         }
         let members: Members<'_> = serde_json::from_slice(text).map_err(|error| Malformed::explain(text, &error))?;
-        let part = |value: &RawValue| Payload::part_of(text, value);
-        // Ids outlive their call, in what can be resumed: the memory of a large message must not.
+        // What is kept of a message must not keep a larger one in memory: ids outlive their
+        // call, in what can be resumed, and params may be the least of it.
+        let part = |value: &RawValue| match text.len() > SHARED_MAX_BYTES.max(2 * value.get().len()) {
+            true => Payload::copy_of(value),
+            false => Payload::part_of(text, value),
+        };
         let id_part = |id: &RawValue| match text.len() > SHARED_MAX_BYTES {
             true => Payload::copy_of(id),
             false => part(id),
         };
+        if members.id.is_some_and(|id| id.get().len() > ID_MAX_BYTES) {
+            return Err(Malformed { id: None, is_json: true, reason: LONG_ID.to_owned() });
+        }
         let malformed = |reason: &str| {
             Err(Malformed {
                 id: members.id.map(id_part),
@@ -150,6 +162,7 @@ impl Malformed {
     fn explain(text: &Bytes, error: &serde_json::Error) -> Self {
         let is_json = serde_json::from_slice::<&RawValue>(text).is_ok();
         let id = Payload::from_json(text.clone()).ok().and_then(|message| message.sole_member("id"));
+        let id = id.filter(|id| id.len() <= ID_MAX_BYTES).map(|id| id.apart());
         Malformed {
             id,
             is_json,
@@ -285,6 +298,23 @@ mod tests {
             panic!("a response was due: {parsed:?}");
         };
         assert_eq!((id.as_str(), result.as_str()), ("3", r#"{"\ud83d":2}"#));
+    }
+
+    #[test]
+    fn an_id_is_short_and_what_is_kept_of_a_large_message_is_small() {
+        let id = "x".repeat(ID_MAX_BYTES - 2);
+        assert!(parse(&format!(r#"{{"id":"{id}","method":"a"}}"#)).is_ok());
+        for text in [r#"{"id":"_x","method":"a"}"#, r#"{"id":"_x","result":1}"#, r#"{"id":"_x","method":5}"#] {
+            let malformed = parse(&text.replace('_', &id)).expect_err("too long");
+            assert!(malformed.id.is_none() && malformed.is_json, "{}", malformed.reason);
+        }
+        let text =
+            Bytes::from(format!(r#"{{"id":1,"method":"a","params":{{}},"x":"{}"}}"#, "x".repeat(SHARED_MAX_BYTES)));
+        let Ok(Envelope::Message(Message::Request { params: Some(_params), id: _id, .. })) = Envelope::parse(&text)
+        else {
+            panic!("a request was due");
+        };
+        assert!(text.is_unique(), "neither of them keeps it");
     }
 
     #[test]

@@ -15,7 +15,7 @@ use crate::{
     },
 };
 
-use super::open::{Handshake, Open, kept};
+use super::open::{Handshake, Open};
 
 /// A gateway has 1024 of one client at most, and refuses what comes on top at once.
 const OPEN_MAX_REQUESTS: usize = 2048;
@@ -102,7 +102,7 @@ impl Ledger {
     fn heard(&mut self, message: Message, batch: Option<u64>) {
         match message {
             Message::Request { id, method, params } => {
-                self.open.insert(kept(&id), (Open::of(&id, method, params), batch));
+                self.open.insert(id.apart(), (Open::of(&id, method, params), batch));
             }
             Message::Notification { method, params } => match method.as_str() {
                 "notifications/initialized" => {
@@ -138,7 +138,7 @@ impl Ledger {
             Ok(Envelope::Message(Message::Request { id, method, params })) => {
                 let known = self.known_as(&id);
                 if self.questions.len() < QUESTIONS_MAX {
-                    self.questions.insert(kept(&known), kept(&id));
+                    self.questions.insert(known.apart(), id.apart());
                 }
                 if known != id {
                     return Some(Parts::asking(known.as_bytes(), &method, params).joined());

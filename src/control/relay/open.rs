@@ -38,12 +38,14 @@ impl Handshake {
 
 impl Open {
     pub(super) fn of(id: &Payload, method: Method, params: Option<Payload>) -> Self {
-        let member = |key| params.as_ref().and_then(|params| params.member(key)).map(|value| kept(&value));
+        let member = |key| params.as_ref().and_then(|params| params.member(key)).map(|value| value.apart());
         match method.as_str() {
             Method::TOOLS_CALL => Open::Call(params.and_then(|params| params.text("name"))),
-            "initialize" => {
-                Open::Initialize(Handshake { id: kept(id), params: params.as_ref().map(kept), is_initialized: false })
-            }
+            "initialize" => Open::Initialize(Handshake {
+                id: id.apart(),
+                params: params.as_ref().map(Payload::apart),
+                is_initialized: false,
+            }),
             "logging/setLevel" => Open::LogLevel(member("level")),
             "resources/subscribe" => Open::Subscribe(member("uri")),
             "resources/unsubscribe" => Open::Unsubscribe(member("uri")),
@@ -62,9 +64,4 @@ impl Open {
         };
         respond::without_gateway(None, method, failure)
     }
-}
-
-/// A copy, so that the line it came in is not kept for it.
-pub(super) fn kept(payload: &Payload) -> Payload {
-    Payload::concatenated(payload.as_bytes().into())
 }

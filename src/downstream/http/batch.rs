@@ -24,7 +24,7 @@ use crate::{
     downstream::mailbox::Mailbox,
     era,
     wire::{
-        batch,
+        batch::{self, Answers},
         envelope::{Envelope, INVALID_REQUEST, Parts, rpc_error},
     },
 };
@@ -78,7 +78,8 @@ async fn run(
 ) -> Response<ReplyBody> {
     let give_up = CancellationToken::new();
     let gathered = Mutex::new(Some(refused));
-    let replies = Arc::new(Replies { gathered, stream: stream.clone(), give_up: give_up.clone() });
+    let replies =
+        Arc::new(Replies { gathered, answers: Answers::default(), stream: stream.clone(), give_up: give_up.clone() });
     let all = {
         let replies = replies.clone();
         Box::pin(async move {
@@ -140,9 +141,9 @@ impl Request {
     async fn run(self, replies: &Replies) {
         tokio::select! {
             biased;
-            answer = self.answer => replies.put(Parts::response(&self.id, answer.on_one_line()).joined()),
+            answer = self.answer => replies.put(replies.answers.reply(&self.id, answer)),
             () = self.own.cancelled() => {}
-            () = replies.give_up.cancelled() => replies.put(Parts::response(&self.id, running::given_up()).joined()),
+            () = replies.give_up.cancelled() => replies.put(replies.answers.reply(&self.id, running::given_up())),
         }
     }
 }
@@ -151,6 +152,7 @@ impl Request {
 struct Replies {
     /// `None` once they go to the stream.
     gathered: Mutex<Option<Vec<Bytes>>>,
+    answers: Answers,
     stream: Arc<Mailbox>,
     /// Nobody came back to the stream for long.
     give_up: CancellationToken,

@@ -170,7 +170,7 @@ async fn listen(
     session: Arc<Session>,
 ) -> Response<ReplyBody> {
     let id = request.id;
-    match Subscription::open(&front.gate, &session, (&id, &request.params), &mailbox).await {
+    match Subscription::open(&front.gate, &session, (&id, request.params), &mailbox).await {
         Ok((subscription, first)) => {
             front.streams.add(&mailbox);
             let ending = Listening { id, _open: subscription };

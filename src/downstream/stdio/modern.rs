@@ -39,7 +39,7 @@ pub(super) async fn answer(client: Client, scope: Scope, request: Request) {
         return respond(&peer, &id, Answer::Error(stateless::not_found(&method))).await;
     }
     if method.as_str() == "subscriptions/listen" {
-        return listen(&gate, &peer, &id, &session, &params).await;
+        return listen(&gate, &peer, &id, &session, params).await;
     }
     let asked = Asked::of(&scope, &method, &params);
     match rounds.resume(&asked, &params) {
@@ -82,7 +82,7 @@ async fn carry(peer: &Peer, rounds: &Rounds, (id, asked): (Payload, Asked), roun
     }
 }
 
-async fn listen(gate: &Arc<dyn Gate>, peer: &Peer, id: &Payload, session: &Arc<Session>, params: &Payload) {
+async fn listen(gate: &Arc<dyn Gate>, peer: &Peer, id: &Payload, session: &Arc<Session>, params: Payload) {
     let mailbox = Arc::new(Mailbox::default());
     match Subscription::open(gate, session, (id, params), &mailbox).await {
         Err(error) => respond(peer, id, Answer::Error(error)).await,

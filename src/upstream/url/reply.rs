@@ -78,7 +78,8 @@ impl UrlLink {
             match message {
                 // A refused request may be answered without its id.
                 Envelope::Response { id: answered, answer } => {
-                    if answered.as_str().parse() == Ok(id) || answered.as_str() == "null" {
+                    let is_refusal = answered.as_str() == "null" && matches!(answer, Answer::Error(_));
+                    if answered.as_str().parse() == Ok(id) || is_refusal {
                         found = found.or(Some(answer));
                     }
                 }
@@ -113,9 +114,13 @@ fn is_json(response: &Response) -> bool {
     kind(response).eq_ignore_ascii_case("application/json")
 }
 
+/// Nobody should be sent away for longer, whatever a server says.
+const RETRY_AFTER_MAX: Duration = Duration::from_secs(3600);
+
 /// Seconds; the form that is a date is rare and not worth a parser.
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok().map(Duration::from_secs)
+    let seconds = headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?;
+    Some(Duration::from_secs(seconds).min(RETRY_AFTER_MAX))
 }
 
 /// An error with its causes: reqwest's own text is only the outermost, and names the
