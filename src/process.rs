@@ -35,6 +35,7 @@ mod talk;
 
 pub use exit::Exit;
 use ledger::Ledger;
+pub use sys::dies_with_us;
 pub use talk::LaunchError;
 use talk::Order;
 

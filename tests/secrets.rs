@@ -6,11 +6,12 @@
 
 use std::{os::unix::fs::PermissionsExt as _, path::Path, time::Duration};
 
+use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 use serde_json::{Value, json};
 
 mod support;
 
-use support::{Launch, confined, process, scratch::Scratch, text_of, wait_until};
+use support::{Launch, confined, poll, process, scratch::Scratch, text_of, wait_until};
 
 const SECRETS: [&str; 3] = ["s3cr3t-of-a-command", "s3cr3t-of-a-file", "s3cr3t-of-a-variable"];
 
@@ -84,6 +85,32 @@ fn looking_at_a_file_asks_no_keyring() {
     let output = process::run(seawall(&words, &config), Duration::from_secs(60));
     assert!(String::from_utf8_lossy(&output.stdout).contains("it is value-of-a-keyring"), "{output:?}");
     assert!(folder.file("asked").exists());
+}
+
+/// A keyring that waits for its user is not left behind by who asked it.
+#[test]
+fn a_command_that_is_waited_for_ends_with_the_gateway() {
+    for signal in [Signal::TERM, Signal::KILL] {
+        let folder = Scratch::new();
+        // Of a killed gateway only the shell itself is certain to end.
+        let command = "echo $$ > pid; sleep 977 & echo $! > child; wait";
+        let env = format!("env = {{ A = {} }}\n", json!(format!("${{cmd:{command}}}")));
+        let config = folder.write("servers.toml", &(confined("fix", "\"standard\"") + &env));
+        let mut gateway = seawall(&["serve", "--listen", "127.0.0.1:0"], &config).spawn().expect("it starts");
+        let pid_in = |file: &str| std::fs::read_to_string(folder.file(file)).ok()?.trim().parse::<i32>().ok();
+        let child = poll(Duration::from_secs(60), || pid_in("child")).and_then(Pid::from_raw).expect("it is run");
+        let shell = pid_in("pid").and_then(Pid::from_raw).expect("a shell");
+        let pid = Pid::from_child(&gateway);
+        kill_process(pid, signal).expect("it is there");
+        let ended = gateway.wait().expect("it ends");
+        assert_eq!(ended.code(), (signal == Signal::TERM).then_some(0), "{ended}");
+        let is_gone = |pid| poll(Duration::from_secs(20), || test_kill_process(pid).is_err().then_some(())).is_some();
+        assert!(is_gone(shell), "{signal:?}");
+        match signal {
+            Signal::TERM => assert!(is_gone(child)),
+            _ => kill_process(child, Signal::KILL).expect("it is there"),
+        }
+    }
 }
 
 fn seawall(words: &[&str], config: &Path) -> std::process::Command {

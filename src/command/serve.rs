@@ -10,6 +10,7 @@ use tokio::{
 
 use super::{block_on, greeting, load_config, profile_on_usr2, told_to_stop};
 use crate::{
+    config::command_value,
     control,
     gateway::{
         Gateway,
@@ -43,9 +44,17 @@ pub struct Args {
 const EXIT_MARGIN: Duration = Duration::from_secs(9);
 
 pub fn run(args: Args, config: Option<PathBuf>) -> anyhow::Result<ExitCode> {
+    // Before there are commands of values, which may take long and would be left behind.
+    command_value::heed_signals().context("signals cannot be heard")?;
     let (reloader, config) = load_config(config, Overrides { listen: args.listen })?;
+    if command_value::is_stopping() {
+        note!("seawall: stopped before it had begun");
+        return Ok(ExitCode::SUCCESS);
+    }
     let _lock = StateLock::take(&config.gateway.state)?;
-    let code = block_on(serve(reloader, config))?;
+    let code = block_on(serve(reloader, config));
+    command_value::end_all();
+    let code = code?;
     // Threads of handlers that never yield must not keep the process.
     std::process::exit(code);
 }
@@ -60,6 +69,11 @@ async fn serve(reloader: Reloader, config: crate::config::Config) -> anyhow::Res
 
     // Before there is anybody who could be left behind, and before it is said that it listens.
     let told = told_to_stop();
+    // Told in between, when nobody else listened.
+    if command_value::is_stopping() {
+        let _ = std::fs::remove_file(control::socket_path(&state));
+        return Ok(0);
+    }
     let gateway = Gateway::builder().config(config).start();
     gateway.serve_http(listener);
     let reloader = Arc::new(reloader);

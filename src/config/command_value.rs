@@ -2,21 +2,64 @@
 //! whoever runs seawall, in the folder of servers.toml; what it says is told to nobody.
 
 use std::{
+    collections::BTreeSet,
     io::{self, Read},
     path::Path,
     process::{Child, Command, ExitStatus, Stdio},
-    sync::mpsc::{self, Receiver, RecvTimeoutError},
+    sync::{
+        Arc, LazyLock, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+        mpsc::{self, Receiver, RecvTimeoutError},
+    },
     time::{Duration, Instant},
 };
+
+use crate::process;
 
 /// Long enough to type a password into the keyring's own window.
 const TIMEOUT: Duration = Duration::from_secs(30);
 /// Whoever waits longer is told what for.
 const TELL_AFTER: Duration = Duration::from_secs(2);
 const LOOK_EVERY: Duration = Duration::from_millis(20);
+const SIGNALS_EVERY: Duration = Duration::from_millis(100);
 const VALUE_MAX_BYTES: u64 = 64 << 10;
+const STOPPED: &str = "was ended: seawall is stopping";
 /// Its complaint is shown; its value never is.
 const COMPLAINT_MAX_CHARS: usize = 200;
+
+/// Whether this process is told to stop: no command is waited for any more.
+static IS_STOPPING: LazyLock<Arc<AtomicBool>> = LazyLock::new(Arc::default);
+/// The groups of those that run.
+static RUNNING: Mutex<BTreeSet<u32>> = Mutex::new(BTreeSet::new());
+
+/// From now on SIGTERM and SIGINT end what is waited for, and no longer the process: who calls
+/// this asks [`is_stopping`] then.
+pub fn heed_signals() -> io::Result<()> {
+    for signal in [signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT] {
+        signal_hook::flag::register(signal, IS_STOPPING.clone())?;
+    }
+    Ok(())
+}
+
+pub fn is_stopping() -> bool {
+    IS_STOPPING.load(Ordering::Relaxed)
+}
+
+/// Ends all that run, with what they have started: this process is about to go.
+pub fn end_all() {
+    IS_STOPPING.store(true, Ordering::Relaxed);
+    running().iter().for_each(|group| kill(*group));
+}
+
+fn running() -> std::sync::MutexGuard<'static, BTreeSet<u32>> {
+    RUNNING.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn kill(group: u32) {
+    if let Some(group) = i32::try_from(group).ok().and_then(rustix::process::Pid::from_raw) {
+        let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
+    }
+}
 
 /// What `command` says, without the line break at its end; the error says why it does not.
 pub fn value(command: &str, folder: &Path) -> Result<String, String> {
@@ -30,20 +73,41 @@ fn value_within(command: &str, folder: &Path, limit: Duration) -> Result<String,
     shell.args(["-c", command]).current_dir(folder).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     // Its own group: what it started ends with it.
     std::os::unix::process::CommandExt::process_group(&mut shell, 0);
-    let mut child = shell.spawn().map_err(|error| because(&format!("cannot be run: {error}")))?;
+    process::dies_with_us(&mut shell);
+    let mut child = {
+        let mut running = running();
+        if is_stopping() {
+            return Err(because(&STOPPED));
+        }
+        let child = shell.spawn().map_err(|error| because(&format!("cannot be run: {error}")))?;
+        running.insert(child.id());
+        child
+    };
+    let said = heard_out(&mut child, limit, &because);
+    // Waited for by now: the number is anybody's.
+    running().remove(&child.id());
+    said
+}
+
+fn heard_out(
+    child: &mut Child,
+    limit: Duration,
+    because: &dyn Fn(&dyn std::fmt::Display) -> String,
+) -> Result<String, String> {
     let (Some(stdout), Some(stderr)) = (child.stdout.take(), child.stderr.take()) else {
         return Err(because(&"has no output"));
     };
     let output = listen(stdout, stderr);
-    let outcome = outcome(&mut child, &output, limit);
+    let outcome = outcome(child, &output, limit);
     if outcome.is_none() {
         // Not waited for yet, so the number is still its own.
-        if let Some(group) = i32::try_from(child.id()).ok().and_then(rustix::process::Pid::from_raw) {
-            let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
-        }
+        kill(child.id());
         let _ = child.wait();
     }
     let Some((Output { said, complaint }, status)) = outcome else {
+        if is_stopping() {
+            return Err(because(&STOPPED));
+        }
         return Err(because(&format!("did not end within {}", crate::text::duration(limit))));
     };
     let status = status.map_err(|error| because(&format!("cannot be waited for: {error}")))?;
@@ -106,7 +170,7 @@ fn outcome(child: &mut Child, output: &Receiver<Output>, limit: Duration) -> Opt
         {
             return heard.take().map(|output| (output, status));
         }
-        let left = limit.checked_sub(began.elapsed()).filter(|left| !left.is_zero())?;
+        let left = limit.checked_sub(began.elapsed()).filter(|left| !left.is_zero() && !is_stopping())?;
         if !is_told && began.elapsed() >= TELL_AFTER {
             // Without the command, which may hold a secret itself.
             tracing::warn!(limit_s = limit.as_secs(), "waiting for the command of a ${{cmd:…}} in servers.toml");
@@ -116,7 +180,7 @@ fn outcome(child: &mut Child, output: &Receiver<Output>, limit: Duration) -> Opt
             std::thread::sleep(LOOK_EVERY.min(left));
             continue;
         }
-        match output.recv_timeout(left.min(TELL_AFTER)) {
+        match output.recv_timeout(left.min(SIGNALS_EVERY)) {
             Ok(output) => heard = Some(output),
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => return None,

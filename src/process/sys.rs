@@ -19,6 +19,23 @@ pub(super) fn inherit(command: &mut tokio::process::Command, fd: BorrowedFd<'sta
     }
 }
 
+/// Lets the program that `command` starts be killed when this process is, where the system
+/// can. What that one has started goes on.
+pub fn dies_with_us(command: &mut std::process::Command) {
+    #[cfg(target_os = "linux")]
+    {
+        use std::os::unix::process::CommandExt as _;
+        // SAFETY: between fork and exec only one prctl(2) is called, which is async-signal-safe.
+        unsafe {
+            command.pre_exec(|| {
+                Ok(rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?)
+            });
+        }
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = command;
+}
+
 /// A descriptor that stays open until the command was spawned, in a form that the
 /// child's hook may hold.
 pub(super) fn borrowed(fd: &OwnedFd) -> BorrowedFd<'static> {
