@@ -10,11 +10,13 @@ use std::{
 use anyhow::Context as _;
 use clap::Subcommand;
 
-use super::units::{Options, Wanted, tool::Tool};
+use super::units::{Options, Wanted, Wishes, tool::Tool};
 use crate::{say, unit::launchd};
 
+mod install;
 mod jobs;
 mod lint;
+mod uninstall;
 
 use jobs::Jobs;
 use lint::LintOptions;
@@ -77,6 +79,9 @@ enum Action {
         /// Restart also those that have not changed, as after an update of seawall
         #[arg(long)]
         restart: bool,
+        /// Replace also what is there under their names and is not of this servers.toml
+        #[arg(long)]
+        foreign: bool,
     },
     /// Stop and remove them
     #[command(after_help = "Example: seawall launchd uninstall emit-server")]
@@ -86,6 +91,9 @@ enum Action {
         /// Only say what would be done
         #[arg(long)]
         dry_run: bool,
+        /// Remove also what is there under their names and is not of this servers.toml
+        #[arg(long)]
+        foreign: bool,
     },
     /// Show what launchd says of each
     #[command(after_help = "Example: seawall launchd status")]
@@ -110,10 +118,12 @@ pub fn run(args: Args, config: Option<PathBuf>) -> anyhow::Result<ExitCode> {
         Action::Render { options, out } => render(&options.wanted(config, LOGS)?, out.as_deref()),
         Action::Lint { what, options } => lint::run(&what, &options, config),
         Action::Diff { options } => Jobs::or_left(&options, config, tool(false))?.diff(),
-        Action::Install { options, dry_run, restart } => {
-            Jobs::new(&options, options.wanted(config, LOGS)?, tool(dry_run)).install(restart)
+        Action::Install { options, dry_run, restart, foreign } => {
+            Jobs::new(&options, options.wanted(config, LOGS)?, tool(dry_run)).install(Wishes { restart, foreign })
         }
-        Action::Uninstall { options, dry_run } => Jobs::or_left(&options, config, tool(dry_run))?.uninstall(),
+        Action::Uninstall { options, dry_run, foreign } => {
+            Jobs::or_left(&options, config, tool(dry_run))?.uninstall(foreign)
+        }
         Action::Status { options } => Jobs::or_left(&options, config, tool(false))?.status(),
     }
 }
@@ -139,6 +149,8 @@ pub(super) struct Printed {
     pub(super) pid: Option<u32>,
     pub(super) last_exit: Option<String>,
     pub(super) runs: Option<u32>,
+    /// The file that launchd has it from.
+    pub(super) path: Option<PathBuf>,
 }
 
 impl Printed {
@@ -153,6 +165,7 @@ impl Printed {
             pid: value("pid").and_then(|pid| pid.parse().ok()),
             last_exit: value("last exit code").or_else(|| value("last terminating signal")).map(str::to_owned),
             runs: value("runs").and_then(|runs| runs.parse().ok()),
+            path: value("path").map(PathBuf::from).filter(|path| path.is_absolute()),
         }
     }
 
@@ -174,9 +187,10 @@ mod tests {
     #[test]
     fn the_words_of_launchctl_are_understood() {
         let printed = Printed::of(
-            "gui/501/dev.seawall.gateway = {\n\tactive count = 1\n\tstate = running\n\truns = 3\n\tpid = 812\n\tlast exit code = 1\n}\n",
+            "gui/501/dev.seawall.gateway = {\n\tactive count = 1\n\tpath = /Users/you/Library/LaunchAgents/x.plist\n\tstate = running\n\truns = 3\n\tpid = 812\n\tlast exit code = 1\n}\n",
         );
-        assert_eq!(printed, Printed { pid: Some(812), last_exit: Some("1".to_owned()), runs: Some(3) });
+        let path = Some(PathBuf::from("/Users/you/Library/LaunchAgents/x.plist"));
+        assert_eq!(printed, Printed { pid: Some(812), last_exit: Some("1".to_owned()), runs: Some(3), path });
         assert_eq!(Printed::of("nothing of the kind"), Printed::default());
     }
 }

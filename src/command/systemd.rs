@@ -5,11 +5,14 @@ use std::{fs, io::Write as _, path::PathBuf, process::ExitCode};
 use anyhow::Context as _;
 use clap::Subcommand;
 
-use super::units::{Options, Wanted, tool::Tool};
+use super::units::{Options, Wanted, Wishes, tool::Tool};
 use crate::{say, unit::systemd};
 
+mod install;
 mod installed;
+mod uninstall;
 mod verify;
+mod whose;
 
 use installed::Units;
 
@@ -76,6 +79,9 @@ enum Action {
         /// Restart also those that have not changed, as after an update of seawall
         #[arg(long)]
         restart: bool,
+        /// Replace also what is there under their names and is not of this servers.toml
+        #[arg(long)]
+        foreign: bool,
     },
     /// Stop and remove them
     #[command(after_help = "Example: seawall systemd uninstall emit-server")]
@@ -85,6 +91,9 @@ enum Action {
         /// Only say what would be done
         #[arg(long)]
         dry_run: bool,
+        /// Remove also what is there under their names and is not of this servers.toml
+        #[arg(long)]
+        foreign: bool,
     },
     /// Show what systemd says of each
     #[command(after_help = "Example: seawall systemd status")]
@@ -114,13 +123,13 @@ pub fn run(args: Args, config: Option<PathBuf>) -> anyhow::Result<ExitCode> {
     match args.action {
         Action::Render { options, out } => units(&options, options.wanted(config, LOGS)?, false).render(out),
         Action::Lint { options, strict } => units(&options, options.wanted(config, LOGS)?, false).lint(strict),
-        Action::Install { options, dry_run, restart } => {
-            units(&options, options.wanted(config, LOGS)?, dry_run).install(restart)
+        Action::Install { options, dry_run, restart, foreign } => {
+            units(&options, options.wanted(config, LOGS)?, dry_run).install(Wishes { restart, foreign })
         }
         // Where units of services that are gone are meant too.
         Action::Diff { options } => units(&options, options.wanted_or_left(config, LOGS)?, false).diff(),
-        Action::Uninstall { options, dry_run } => {
-            units(&options, options.wanted_or_left(config, LOGS)?, dry_run).uninstall()
+        Action::Uninstall { options, dry_run, foreign } => {
+            units(&options, options.wanted_or_left(config, LOGS)?, dry_run).uninstall(foreign)
         }
         Action::Status { options } => units(&options, options.wanted_or_left(config, LOGS)?, false).status(),
     }

@@ -17,9 +17,24 @@ use crate::{
     },
 };
 
+pub(super) mod changes;
+pub(super) mod diff;
 pub(super) mod file;
 pub(super) mod left;
+pub(super) mod read;
 pub(super) mod tool;
+pub(super) mod whose;
+
+/// Of a unit that has changed, and whose supervisor may not know it.
+pub(super) const UNFINISHED: &str = "the last change of it was not finished";
+
+/// What an install is told beside names.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Wishes {
+    pub(super) restart: bool,
+    /// To replace what is not of this servers.toml.
+    pub(super) foreign: bool,
+}
 
 /// Which units, and where they are to run.
 #[derive(Clone, Debug, clap::Args)]

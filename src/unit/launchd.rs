@@ -61,6 +61,17 @@ pub fn installed(bytes: &[u8]) -> Option<Installed> {
     (label.strip_prefix(LABEL_PREFIX)? == installed.name).then_some(installed)
 }
 
+/// The command of any job, for a person; `None` where the list has none.
+pub fn starts(bytes: &[u8]) -> Option<String> {
+    let list = read::read(bytes).value?.into_dictionary()?;
+    let words = |value: &Value| {
+        let words = value.as_array()?.iter().map(|word| word.as_string().unwrap_or("…"));
+        Some(words.collect::<Vec<_>>().join(" "))
+    };
+    let program = || list.get("Program").and_then(Value::as_string).map(str::to_owned);
+    list.get("ProgramArguments").and_then(words).or_else(program)
+}
+
 /// What sleep swallowed, launchd makes up for once with a calendar and never with an
 /// interval.
 fn calendar(out: &mut Plist, schedule: Schedule) {

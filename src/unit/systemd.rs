@@ -41,8 +41,24 @@ pub fn name_of(file_name: &str) -> Option<&str> {
 
 /// What a service's file is for; `None` where it is none of ours.
 pub fn installed(text: &str) -> Option<Installed> {
-    let command = text.lines().find_map(|line| line.strip_prefix("ExecStart="))?;
-    Installed::of(&words(command)?)
+    Installed::of(&words(&starts(text)?)?)
+}
+
+/// The command of any service, as it is written; `None` where the text has none.
+pub fn starts(text: &str) -> Option<String> {
+    text.lines().find_map(|line| line.strip_prefix("ExecStart=")).map(str::to_owned)
+}
+
+/// Whether this is a timer of ours for the service of this name. Whose, its service says.
+pub fn is_timer_of(text: &str, name: &str) -> bool {
+    let description = format!("Description={}", when_it_runs(name));
+    let elsewhere =
+        |line: &str| line.strip_prefix("Unit=").is_some_and(|unit| unit != format!("seawall-{name}.service"));
+    text.lines().any(|line| line == description) && !text.lines().any(elsewhere)
+}
+
+fn when_it_runs(name: &str) -> String {
+    format!("seawall: when {name} runs")
 }
 
 /// The words of a command line as [`quoted`] writes them.
@@ -116,7 +132,7 @@ fn service(unit: &Unit, systemd_version: u32) -> String {
 }
 
 fn timer(unit: &Unit, schedule: Schedule) -> String {
-    let mut out = format!("[Unit]\nDescription=seawall: when {} runs\n\n[Timer]\n", unit.name);
+    let mut out = format!("[Unit]\nDescription={}\n\n[Timer]\n", when_it_runs(&unit.name));
     match schedule {
         Schedule::Every(pause) => {
             let first = if unit.run_at_load { 1 } else { pause.as_secs() };

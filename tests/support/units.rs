@@ -51,12 +51,15 @@ impl Recorder {
         let loaded = folder.file("loaded");
         fs::create_dir(&loaded).expect("a folder");
         folder.write("linger", "Linger=no\n");
+        folder.write("shown", "");
         let script = format!(
-            "#!/bin/sh\necho \"$@\" >> '{log}'\ncd '{loaded}' || exit 9\n[ \"$1\" = --user ] && shift\ncase \"$1\" in\n\
-             print) test -e \"$(basename \"$2\")\" ;;\n\
+            "#!/bin/sh\necho \"$@\" >> '{log}'\ncd '{loaded}' || exit 9\n[ \"$1\" = --user ] && shift\n\
+             if [ -e \"../fails-$1\" ]; then rm \"../fails-$1\"; echo broken >&2; exit 5; fi\ncase \"$1\" in\n\
+             print) cat \"$(basename \"$2\")\" ;;\n\
+             show) cat ../shown ;;\n\
              bootstrap) if [ -e ../refuses ]; then rm ../refuses; exit 5; fi\n\
              touch \"$(basename \"$3\" .plist)\" ;;\n\
-             bootout) rm \"$(basename \"$2\")\" ;;\n\
+             bootout) rm \"$(basename \"$2\")\"; if [ -e ../late-bootout ]; then rm ../late-bootout; exit 36; fi ;;\n\
              is-enabled|is-active) test -e \"$2\" ;;\n\
              enable) [ $# -lt 3 ] || touch \"$3\" ;;\n\
              disable) for unit; do rm -f -- \"$unit\"; done ;;\n\
@@ -77,6 +80,31 @@ impl Recorder {
     /// The next bootstrap fails, as one does while the job before is still going away.
     pub fn refuse_once(&self) {
         self.folder.write("refuses", "");
+    }
+
+    /// The next time it is told this, it fails and changes nothing.
+    pub fn fail_once(&self, verb: &str) {
+        self.folder.write(&format!("fails-{verb}"), "");
+    }
+
+    /// The next time it is told this, it does so and says that it failed.
+    pub fn fail_late(&self, verb: &str) {
+        self.folder.write(&format!("late-{verb}"), "");
+    }
+
+    /// Whether a failure that was ordered has not come yet.
+    pub fn is_to_fail(&self, verb: &str) -> bool {
+        self.folder.file(&format!("fails-{verb}")).exists()
+    }
+
+    /// A job is loaded, and this is what launchctl prints of it.
+    pub fn prints(&self, label: &str, said: &str) {
+        self.folder.write(&format!("loaded/{label}"), said);
+    }
+
+    /// What systemctl shows of every unit.
+    pub fn shows(&self, said: &str) {
+        self.folder.write("shown", said);
     }
 
     /// What loginctl says of lingering.

@@ -1,26 +1,18 @@
 //! `seawall launchd lint`: any property lists, and those that servers.toml comes to.
 
 use std::{
-    fs::{File, Metadata, OpenOptions},
-    io::{self, Read as _},
-    os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
     process::ExitCode,
 };
 
-use rustix::fs::OFlags;
-
 use super::{LOGS, given};
 use crate::{
-    command::units::{Options, absolute, print_findings},
+    command::units::{Options, absolute, print_findings, read::read},
     unit::{
         launchd,
         lint::{self, Finding, Severity},
     },
 };
-
-/// A job of a thousand arguments is a twentieth of this.
-const PLIST_MAX_BYTES: u64 = 1 << 20;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct LintOptions {
@@ -88,42 +80,4 @@ pub(super) fn checked(bytes: &[u8], file_name: &str, here: bool) -> Vec<Finding>
         message: format!("{} does not exist on this machine", needed.must_exist().display()),
     }));
     findings
-}
-
-#[derive(Debug, thiserror::Error)]
-pub(super) enum Unreadable {
-    #[error("cannot be read: {0}")]
-    Io(#[from] io::Error),
-    #[error("is {0}, and not a file")]
-    NoFile(&'static str),
-    #[error("is larger than {} KiB, which no property list of a job is", PLIST_MAX_BYTES >> 10)]
-    TooLarge,
-}
-
-/// Reads a file, and nothing that only looks like one: a pipe may never have a writer, and
-/// a device never an end.
-pub(super) fn read(path: &Path) -> Result<Vec<u8>, Unreadable> {
-    only_files(&path.metadata()?)?;
-    let nonblocking = i32::try_from(OFlags::NONBLOCK.bits()).unwrap_or_default();
-    let file = OpenOptions::new().read(true).custom_flags(nonblocking).open(path)?;
-    // It may have become another one since.
-    only_files(&file.metadata()?)?;
-    whole(file)
-}
-
-fn whole(file: File) -> Result<Vec<u8>, Unreadable> {
-    let mut bytes = Vec::new();
-    file.take(PLIST_MAX_BYTES + 1).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > PLIST_MAX_BYTES { Err(Unreadable::TooLarge) } else { Ok(bytes) }
-}
-
-fn only_files(metadata: &Metadata) -> Result<(), Unreadable> {
-    let kind = metadata.file_type();
-    Err(Unreadable::NoFile(match kind {
-        kind if kind.is_file() => return Ok(()),
-        kind if kind.is_dir() => "a folder",
-        kind if kind.is_fifo() => "a pipe",
-        kind if kind.is_socket() => "a socket",
-        _ => "a device",
-    }))
 }

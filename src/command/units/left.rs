@@ -4,8 +4,6 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::anyhow;
-
 use super::Wanted;
 use crate::unit::Installed;
 
@@ -41,13 +39,13 @@ impl Left {
         match &self.of {
             Of::This => "no longer in servers.toml".to_owned(),
             Of::Another(config) => another(config),
-            Of::Gone(config) => format!("of {}, which is gone", config.display()),
+            Of::Gone(config) => gone(config),
         }
     }
 }
 
 impl Of {
-    fn servers_toml(config: PathBuf, wanted: &Wanted) -> Self {
+    pub(super) fn servers_toml(config: PathBuf, wanted: &Wanted) -> Self {
         match is_same(&config, &wanted.config.path) || config == wanted.place.config {
             true => Of::This,
             false if config.exists() => Of::Another(config),
@@ -56,17 +54,12 @@ impl Of {
     }
 }
 
-/// The other servers.toml that an installed unit is of, although there is a service of its
-/// name here too.
-pub(in crate::command) fn owner(installed: Option<Installed>, wanted: &Wanted) -> Option<PathBuf> {
-    match Of::servers_toml(installed?.config, wanted) {
-        Of::Another(config) => Some(config),
-        Of::This | Of::Gone(_) => None,
-    }
-}
-
 pub(in crate::command) fn another(config: &Path) -> String {
     format!("of another servers.toml, {}", config.display())
+}
+
+pub(in crate::command) fn gone(config: &Path) -> String {
+    format!("of {}, which is gone", config.display())
 }
 
 /// Those of all that are `left` which a command with these words is about: the ones that it
@@ -84,21 +77,6 @@ pub(in crate::command) fn meant(left: Vec<Left>, wanted: &Wanted) -> anyhow::Res
         }
     }
     Ok(meant)
-}
-
-/// As [`meant`], of what may be removed: not what another servers.toml still wants.
-pub(in crate::command) fn removable(left: Vec<Left>, wanted: &Wanted) -> anyhow::Result<Vec<Left>> {
-    let meant = meant(left, wanted)?;
-    for one in &meant {
-        if let Of::Another(config) = &one.of {
-            return Err(not_ours(&one.name, config));
-        }
-    }
-    Ok(meant)
-}
-
-pub(in crate::command) fn not_ours(name: &str, config: &Path) -> anyhow::Error {
-    anyhow!("{name} is of another servers.toml: add `--config {}` to uninstall it", config.display())
 }
 
 fn is_same(one: &Path, other: &Path) -> bool {
