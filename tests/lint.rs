@@ -240,3 +240,58 @@ fn what_this_machine_lacks_is_a_warning_and_strict_makes_it_an_error() {
     );
     assert!(!lint(body, "com.example.job.plist", true).0);
 }
+
+/// What a lint of one file of these bytes says.
+fn lint_bytes(bytes: &[u8]) -> (bool, String) {
+    let folder = Scratch::new();
+    let file = folder.file("com.example.job.plist");
+    fs::write(&file, bytes).expect("written");
+    let words = ["launchd", "lint", file.to_str().expect("UTF-8")];
+    let output = seawall(&words, &repository().join("servers.toml"), folder.path());
+    (output.status.success(), text(&output))
+}
+
+#[test]
+fn a_file_in_another_encoding_or_form_is_told_by_what_it_is() {
+    let list = format!("<plist version=\"1.0\"><dict>{SOUND}</dict></plist>");
+    let wide = |width: usize, is_big: bool, mark: bool| {
+        let chars = mark.then_some('\u{feff}').into_iter().chain(list.chars());
+        let bytes = chars.flat_map(|c| {
+            let all = if is_big { u32::from(c).to_be_bytes() } else { u32::from(c).to_le_bytes() };
+            if is_big { all[4 - width..].to_vec() } else { all[..width].to_vec() }
+        });
+        bytes.collect::<Vec<u8>>()
+    };
+    for is_big in [false, true] {
+        for mark in [false, true] {
+            for (width, name) in [(2, "UTF-16"), (4, "UTF-32")] {
+                let (passed, said) = lint_bytes(&wide(width, is_big, mark));
+                assert!(!passed && said.contains(&format!("is {name}; `plutil")), "{name} {is_big} {mark}: {said}");
+            }
+        }
+    }
+    for other in [&b"\x1f\x8b\x08\x00\xff"[..], b"\0\0\0\0\0", b"{ Label = \"x\"; }", b"{\"Label\":\"x\"}"] {
+        let (passed, said) = lint_bytes(other);
+        assert!(!passed && said.contains("is neither an XML nor a binary property list"), "{said}");
+    }
+    assert!(lint_bytes(format!("\u{feff}{list}").as_bytes()).0);
+}
+
+#[test]
+fn what_is_no_character_and_no_key_is_said() {
+    let (passed, said) = lint(&format!("{SOUND}<key></key><true/>"), "com.example.job.plist", false);
+    assert!(!passed && said.contains("has an empty <key>"), "{said}");
+    let body = format!("{SOUND}<key>UserName</key><string>a&#0;b</string>");
+    let (passed, said) = lint(&body, "com.example.job.plist", false);
+    assert!(!passed && said.contains("&#0;"), "{said}");
+}
+
+#[test]
+fn of_thousands_of_mistakes_a_hundred_are_told() {
+    for key in ["<key>k{}</key>", "<key>ExitTimeou{}</key>", "<key>RunAtLoad</key>"] {
+        let wrong: String = (0..20_000).map(|n| key.replace("{}", &n.to_string()) + "<true/>").collect();
+        let (passed, said) = lint(&format!("{SOUND}{wrong}"), "com.example.job.plist", false);
+        assert_eq!(said.lines().count(), 101, "{key}");
+        assert!(!passed && said.contains("has more wrong with it than these 100"), "{key}");
+    }
+}

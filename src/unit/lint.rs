@@ -15,6 +15,9 @@ mod paths;
 
 use keys::{Keys, Kind};
 
+/// Of one list. Who mends these will ask again, and a hostile one has thousands.
+const FINDINGS_MAX: usize = 100;
+
 /// What was found, by line.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Checked {
@@ -59,12 +62,13 @@ pub enum What {
 /// Reads what a file of this name holds: a property list, in XML or in binary.
 pub fn check(bytes: &[u8], file_name: &str) -> Checked {
     let list = read::read(bytes);
-    let mut checking = Checking { list: &list, checked: Checked::default() };
+    let mut checking = Checking { list: &list, checked: Checked::default(), is_full: false };
     for trouble in &list.troubles {
         let (line, message) = (trouble.line, trouble.message.clone());
         checking.checked.findings.push(Finding { severity: Severity::Error, line, key: String::new(), message });
     }
-    for (key, line) in &list.twice {
+    checking.is_full = list.twice.len() > FINDINGS_MAX;
+    for (key, line) in list.twice.iter().take(FINDINGS_MAX) {
         let message = "is there twice, and nothing says which of them counts".to_owned();
         checking.checked.findings.push(Finding { severity: Severity::Error, line: *line, key: key.clone(), message });
     }
@@ -73,14 +77,21 @@ pub fn check(bytes: &[u8], file_name: &str) -> Checked {
         Some(_) => checking.error("", "is no dictionary: a job is one <dict> of keys"),
         None => {}
     }
-    let mut checked = checking.checked;
+    let (mut checked, is_full) = (checking.checked, checking.is_full);
     checked.findings.sort_by_key(|finding| finding.line.unwrap_or(0));
+    if is_full {
+        checked.findings.truncate(FINDINGS_MAX);
+        let message = format!("has more wrong with it than these {FINDINGS_MAX}");
+        checked.findings.push(Finding { severity: Severity::Error, line: None, key: String::new(), message });
+    }
     checked
 }
 
 struct Checking<'a> {
     list: &'a List,
     checked: Checked,
+    /// Whether anything was found beyond [`FINDINGS_MAX`].
+    is_full: bool,
 }
 
 impl Checking<'_> {
@@ -93,6 +104,10 @@ impl Checking<'_> {
     }
 
     fn add(&mut self, severity: Severity, key: &str, message: String) {
+        self.is_full |= self.checked.findings.len() >= FINDINGS_MAX;
+        if self.is_full {
+            return;
+        }
         // An item of an array stands where the array does, as far as is known.
         let mut path = Some(key);
         let line = std::iter::from_fn(|| {
@@ -121,6 +136,8 @@ impl Checking<'_> {
             let full = if within.is_empty() { key.clone() } else { format!("{within}.{key}") };
             match known.iter().find(|(name, _)| name == key) {
                 Some((_, kind)) => self.value(&full, value, kind),
+                None if self.is_full => return,
+                None if key.is_empty() => self.error(within, "has an empty <key>, which is none of launchd's"),
                 None => {
                     let names = known.iter().map(|(name, _)| *name);
                     let message = match crate::text::nearest(key, names) {

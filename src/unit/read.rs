@@ -52,16 +52,27 @@ pub(crate) fn read(bytes: &[u8]) -> List {
     if bytes.starts_with(b"bplist") {
         return binary::read(bytes);
     }
-    if bytes.starts_with(&[0xfe, 0xff]) || bytes.starts_with(&[0xff, 0xfe]) {
-        return unreadable(Trouble::somewhere("is UTF-16; `plutil -convert xml1` writes it as UTF-8"));
+    if let Some(encoding) = wide(bytes) {
+        return unreadable(Trouble::somewhere(format!("is {encoding}; `plutil -convert xml1` writes it as UTF-8")));
     }
     match std::str::from_utf8(bytes) {
         Ok(text) => xml::read(text.trim_start_matches('\u{feff}')),
+        Err(_) if !bytes.trim_ascii_start().starts_with(b"<") => unreadable(Trouble::somewhere(xml::NOT_ONE)),
         Err(error) => {
             let before = &bytes[..error.valid_up_to()];
             let line = 1 + before.iter().filter(|byte| **byte == b'\n').count();
             unreadable(Trouble::at(line, "is not UTF-8 here"))
         }
+    }
+}
+
+/// The encoding of a text with more than a byte for each character, by its mark or by how
+/// its first `<` is written.
+fn wide(bytes: &[u8]) -> Option<&'static str> {
+    match bytes {
+        [0xff, 0xfe, 0, 0, ..] | [0, 0, 0xfe, 0xff, ..] | [b'<', 0, 0, 0, ..] | [0, 0, 0, b'<', ..] => Some("UTF-32"),
+        [0xff, 0xfe, ..] | [0xfe, 0xff, ..] | [b'<', 0, ..] | [0, b'<', ..] => Some("UTF-16"),
+        _ => None,
     }
 }
 

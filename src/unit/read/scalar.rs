@@ -16,7 +16,8 @@ pub(super) fn entity(name: &str) -> Option<char> {
                 Some(hex) => u32::from_str_radix(hex, 16),
                 None => number.parse(),
             };
-            char::from_u32(number.ok()?)?
+            // XML has no such character, and a path that holds it is none.
+            char::from_u32(number.ok()?).filter(|c| *c != '\0')?
         }
     })
 }

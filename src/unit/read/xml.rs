@@ -10,7 +10,8 @@ use super::{
 };
 use crate::text::quote;
 
-const NOT_ONE: &str = "is neither an XML nor a binary property list; `plutil -convert xml1` makes one of other forms";
+pub(super) const NOT_ONE: &str =
+    "is neither an XML nor a binary property list; `plutil -convert xml1` makes one of other forms";
 
 /// Of what keeps nobody from reading on; who mends these will ask again.
 const TROUBLES_MAX: usize = 50;
