@@ -160,7 +160,13 @@ mod tests {
             let unit = unit(&described, &place);
             let expected = Some(Installed { name: "one-two".to_owned(), config: place.config });
             assert_eq!(launchd::installed(launchd::plist(&unit).as_bytes()), expected, "{}", folder.display());
-            assert_eq!(systemd::installed(&systemd::files(&unit, 256)[0].text), expected, "{}", folder.display());
+            let files = systemd::files(&unit, 256);
+            assert_eq!(systemd::installed(&files[0].text), expected, "{}", folder.display());
+            if let Some(timer) = files.get(1) {
+                assert!(systemd::is_timer_of(&timer.text, "one-two") && !systemd::is_timer_of(&timer.text, "one"));
+                let elsewhere = timer.text.replace("[Timer]\n", "[Timer]\nUnit=backup.service\n");
+                assert!(!systemd::is_timer_of(&elsewhere, "one-two"), "it starts something else");
+            }
         }
         for text in ["", "[Service]\nExecStart=/bin/x run\n", "[Service]\nExecStart=\"/bin/x\n"] {
             assert_eq!(systemd::installed(text), None, "{text}");
