@@ -35,6 +35,7 @@ mod minutes;
 mod query;
 mod queue;
 pub mod redact;
+mod reserve;
 mod retention;
 mod row;
 mod schema;

@@ -14,7 +14,9 @@ use std::{
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use support::{
-    database, poll,
+    database,
+    disk::Disk,
+    poll,
     service::{Services, daily_now, ending, lives, send},
 };
 
@@ -278,6 +280,46 @@ fn a_full_disk_under_the_log_stops_nobody() {
     assert!(poll(WITHIN, ready).is_some(), "{:?}", gateway.try_wait());
     send(gateway.id(), Signal::TERM);
     assert_eq!(ending(gateway.wait().expect("ends")), 0);
+}
+
+/// All of its state is on the disk that is full: what ends then ends for the same reasons.
+#[test]
+fn every_end_on_a_full_disk_is_on_record_once_there_is_room() {
+    let Some(disk) = Disk::of("size=4m") else { return };
+    let services = Services::script("echo $$ > pid; test -e stay && exec sleep 300; exit 3", "");
+    let etc = disk.path().display();
+    let gateway = format!("[gateway]\nstate = \"{etc}/state\"\ndatabase = \"{etc}/seawall.db\"\n");
+    let config = fs::read_to_string(services.file("servers.toml")).expect("read") + &gateway;
+    services.folder.write("servers.toml", &config);
+    assert_eq!(ending(services.to_the_end()), 3);
+
+    // A reader leaves it, and SQLite could give of its room back.
+    let _ = fs::remove_file(disk.path().join("seawall.db-shm"));
+    let ballast = disk.fill();
+    assert_eq!(ending(services.to_the_end()), 3);
+    services.folder.write("stay", "");
+    let before = services.text("pid");
+    let run = services.start();
+    let marker = disk.path().join("state/services/one.json");
+    let known = || serde_json::from_slice::<Value>(&fs::read(&marker).ok()?).ok().map(|marker| marker["life"].clone());
+    let is_known = |life: &Value| life["end"].is_null() && Some(life["pid"].to_string()) != before;
+    let pid = poll(WITHIN, || known().filter(is_known)).expect("its start is written down")["pid"].clone();
+    run.signal(Signal::KILL);
+    run.end();
+    fs::remove_file(services.file("stay")).expect("it was there");
+
+    fs::remove_file(ballast).expect("it was there");
+    assert_eq!(ending(services.to_the_end()), 3);
+    let sql = "SELECT event_type, metadata FROM events WHERE category = 'service' ORDER BY rowid";
+    let rows = database::rows(&disk.path().join("seawall.db"), sql).expect("reads");
+    let types: Vec<&str> = rows.iter().map(|row| row["event_type"].as_str().expect("text")).collect();
+    let lives = types.iter().filter(|known| !["alert", "restart_storm"].contains(known)).copied();
+    let expected = ["service_start", "service_crash", "service_restart", "service_crash", "service_restart"];
+    let expected = expected.iter().chain(&["crash_inferred", "service_restart", "service_crash"]).copied();
+    assert_eq!(lives.collect::<Vec<_>>(), expected.collect::<Vec<_>>(), "{rows:#?}");
+    let inferred = rows.iter().find(|row| row["event_type"] == "crash_inferred").expect("it is there");
+    let inferred: Value = serde_json::from_str(inferred["metadata"].as_str().expect("text")).expect("JSON");
+    assert_eq!(inferred["pid"], pid, "{inferred}");
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::{
     collections::BTreeMap,
     fs::{self, File, TryLockError},
     io::{self, Write as _},
-    os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _},
+    os::unix::fs::{DirBuilderExt as _, FileExt as _, MetadataExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
     sync::atomic::{AtomicBool, Ordering},
 };
@@ -62,6 +62,8 @@ pub enum How {
     Vanished,
 }
 
+/// Of stat(2), whatever the file system's own are.
+const BLOCK_BYTES: u64 = 512;
 /// A life that lasted so long pays for the crashes before it.
 pub const PROVEN_MS: u64 = 60_000;
 
@@ -204,12 +206,11 @@ impl Held {
 
     /// Puts it in place whole, on the disk itself.
     pub fn write(&self, marker: &Marker) {
-        let half = self.path.with_extension("half-written");
         let written = serde_json::to_vec(marker).map_err(io::Error::other).and_then(|text| {
-            let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&half)?;
-            file.write_all(&text)?;
-            file.sync_all()?;
-            fs::rename(&half, &self.path)
+            self.replace(&text).or_else(|error| match error.kind() {
+                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => self.overwrite(&text).map_err(|_| error),
+                _ => Err(error),
+            })
         });
         match written {
             Ok(()) => self.is_said.store(false, Ordering::Relaxed),
@@ -219,6 +220,30 @@ impl Held {
             }
             Err(_) => {}
         }
+    }
+
+    fn replace(&self, text: &[u8]) -> io::Result<()> {
+        let half = self.path.with_extension("half-written");
+        let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&half)?;
+        let replaced = file.write_all(text).and_then(|()| file.sync_all()).and_then(|()| fs::rename(&half, &self.path));
+        if replaced.is_err() {
+            let _ = fs::remove_file(&half);
+        }
+        replaced
+    }
+
+    /// On a disk without room for a second one: into the room that the file has. One write, with
+    /// blanks over what is left of a longer one, so that a kill finds the one or the other.
+    fn overwrite(&self, text: &[u8]) -> io::Result<()> {
+        let file = fs::OpenOptions::new().write(true).open(&self.path)?;
+        let known = file.metadata()?;
+        if text.len() as u64 > known.blocks() * BLOCK_BYTES {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        let mut text = text.to_vec();
+        text.resize(text.len().max(usize::try_from(known.len()).unwrap_or(0)), b' ');
+        file.write_all_at(&text, 0)?;
+        file.sync_all()
     }
 }
 

@@ -6,6 +6,7 @@ use std::{path::PathBuf, time::Duration};
 use super::{
     EventFilter, ReadError, Reader, Settings, Written,
     database::{Database, Durability, Trouble},
+    reserve::Reserve,
     row::{Event, EventRecord, Record},
     spill::{Spill, Sync},
 };
@@ -39,7 +40,8 @@ impl Ledger {
         // Where the one place takes nothing, the other one may: whoever writes to the
         // database next finds it there too.
         let aside = Spill::at(&self.aside).append([&event], Sync::Yes);
-        match aside.or_else(|_| Spill::of(&self.settings.path).append([&event], Sync::Yes)) {
+        let beside = || Spill::of(&self.settings.path).append([&event], Sync::Yes);
+        match aside.or_else(|_| beside()).or_else(|error| self.reserve().append([&event]).map_err(|_| error)) {
             Ok(()) => {
                 tracing::warn!(%trouble, "an event was put aside");
                 Written::Spilled
@@ -56,18 +58,33 @@ impl Ledger {
         let beside = Spill::of(&self.settings.path);
         // A large one is a gateway's, which has the time for it.
         let is_left = beside.bytes() > BESIDE_MAX_BYTES;
-        self.take(&Spill::at(&self.aside)) && !is_left && self.take(&beside)
+        let is_taken = self.take(&Spill::at(&self.aside)) && self.take_reserve() && !is_left && self.take(&beside);
+        self.reserve().take_room();
+        is_taken
+    }
+
+    fn reserve(&self) -> Reserve {
+        Reserve::of(&self.aside)
+    }
+
+    fn take_reserve(&self) -> bool {
+        let reserve = self.reserve();
+        !reserve.is_used() || self.replayed(|database| reserve.replay(|rows| database.commit(rows)))
     }
 
     fn take(&self, aside: &Spill) -> bool {
         if aside.bytes() == 0 {
             return true;
         }
-        let replayed = self.open().and_then(|mut database| aside.replay(|rows| database.commit(rows)));
+        self.replayed(|database| aside.replay(|rows| database.commit(rows))) && aside.bytes() == 0
+    }
+
+    fn replayed(&self, replay: impl FnOnce(&mut Database) -> Result<(), Trouble>) -> bool {
+        let replayed = self.open().and_then(|mut database| replay(&mut database));
         if let Err(trouble) = &replayed {
             tracing::warn!(%trouble, "events that were put aside wait on");
         }
-        replayed.is_ok() && aside.bytes() == 0
+        replayed.is_ok()
     }
 
     /// The events of one service since a time, in the order in which they happened,
@@ -94,7 +111,7 @@ impl Ledger {
             Err(error) => (Vec::new(), Some(error)),
         };
         let aside = [Spill::at(&self.aside), Spill::of(&self.settings.path)];
-        for record in aside.iter().flat_map(Spill::waiting) {
+        for record in aside.iter().flat_map(Spill::waiting).chain(self.reserve().waiting()) {
             // One that was being imported when that broke off may be in both places.
             if let Record::Event(event) = record
                 && event.service_name == service

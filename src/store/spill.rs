@@ -61,8 +61,12 @@ impl Spill {
             serde_json::to_writer(&mut lines, row)?;
             lines.push(b'\n');
         }
-        let tries = if sync == Sync::Yes { URGENT_TRIES } else { 1 };
-        let mut file = self.locked_within(tries)?;
+        let mut options = fs::OpenOptions::new();
+        let options = options.create(true);
+        let mut file = match sync {
+            Sync::Yes => self.locked_patiently(options)?,
+            Sync::No => self.locked(options)?,
+        };
         let length = file.metadata()?.len();
         if length + lines.len() as u64 > SPILL_MAX_BYTES {
             return Err(io::ErrorKind::StorageFull.into());
@@ -83,7 +87,16 @@ impl Spill {
 
     /// Hands all rows to `commit`, a few at a time, and removes them when it took all.
     /// Cut short, it hands them out again next time.
-    pub(super) fn replay(&self, mut commit: impl FnMut(&[Record]) -> Result<(), Trouble>) -> Result<(), Trouble> {
+    pub(super) fn replay(&self, commit: impl FnMut(&[Record]) -> Result<(), Trouble>) -> Result<(), Trouble> {
+        self.replay_and(commit, |file| file.set_len(0).and_then(|()| fs::remove_file(&self.path)))
+    }
+
+    /// The same, where they are removed by `empty`.
+    pub(super) fn replay_and(
+        &self,
+        mut commit: impl FnMut(&[Record]) -> Result<(), Trouble>,
+        empty: impl FnOnce(&File) -> io::Result<()>,
+    ) -> Result<(), Trouble> {
         if self.bytes() == 0 {
             return Ok(());
         }
@@ -105,20 +118,21 @@ impl Spill {
             commit(&batch)?;
         }
         // The lock is held until here, so nobody has appended since.
-        let _ = file.set_len(0).and_then(|()| fs::remove_file(&self.path));
+        let _ = empty(&file);
         Ok(())
     }
 
-    fn locked_within(&self, tries: u32) -> io::Result<File> {
-        for _ in 1..tries {
-            match self.locked(fs::OpenOptions::new().create(true)) {
-                Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::NotFound) => {
+    /// The file under its lock, waited for as long as an urgent row may be.
+    pub(super) fn locked_patiently(&self, options: &mut fs::OpenOptions) -> io::Result<File> {
+        for _ in 1..URGENT_TRIES {
+            match self.locked(options) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     std::thread::sleep(Duration::from_millis(10));
                 }
                 known => return known,
             }
         }
-        self.locked(fs::OpenOptions::new().create(true))
+        self.locked(options)
     }
 
     /// The file under its lock; an error when another process has it.
@@ -127,7 +141,7 @@ impl Spill {
         file.try_lock().map_err(io::Error::from)?;
         // Whoever had the lock before may have replayed and removed it.
         if file.metadata()?.nlink() == 0 {
-            return Err(io::ErrorKind::NotFound.into());
+            return Err(io::ErrorKind::WouldBlock.into());
         }
         Ok(file)
     }

@@ -1,7 +1,9 @@
 //! A small disk of its own, unmounted at the end.
 
 use std::{
-    path::Path,
+    fs,
+    io::Write as _,
+    path::{Path, PathBuf},
     process::{Command, Stdio},
 };
 
@@ -26,6 +28,16 @@ impl Disk {
 
     pub fn path(&self) -> &Path {
         self.0.path()
+    }
+
+    /// To the last byte; there is room again once the file that this returns is removed.
+    pub fn fill(&self) -> PathBuf {
+        let ballast = self.path().join("ballast");
+        let mut file = fs::File::create(&ballast).expect("a name takes no room");
+        for size in [64 * 1024, 4096, 1] {
+            while file.write_all(&vec![0; size]).is_ok() {}
+        }
+        ballast
     }
 
     pub fn remount(&self, options: &str) {
