@@ -96,7 +96,10 @@ fn main() -> ExitCode {
     if let Run::Inside = run {
         return inside::serve();
     }
-    spawn::build_fixture_server();
+    // The services are seawall's own.
+    if !matches!(run, Run::Services(_)) {
+        spawn::build_fixture_server();
+    }
     // One thread: the other cores belong to what is tried.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime can be built");
     let report = runtime.block_on(async {

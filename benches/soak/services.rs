@@ -22,6 +22,8 @@ use work::Work;
 const WITHIN: Duration = Duration::from_secs(90);
 /// What a process may have more at its end than after its start.
 const DESCRIPTORS_SLACK: usize = 12;
+/// The disk is full when it is filled, and at no other time.
+const ROOM_MIN_BYTES: u64 = 8 * 1024 * 1024;
 
 pub(crate) async fn run(settings: &Services) -> Report {
     let mut report = Report::default();
@@ -48,9 +50,11 @@ pub(crate) async fn run(settings: &Services) -> Report {
             }
             toll.is_on_record(&mac, WITHIN).await;
             mac.is_well("after they were struck").await;
+            assert!(mac.room_bytes() >= ROOM_MIN_BYTES, "the work fills the disk: {}", mac.state_of_the_database());
         }
         if random.random_bool(0.3) || day == settings.days {
-            toll.full_disk(&mac, Duration::from_millis(1500)).await;
+            toll.full_disk(&mac, &mut random, Duration::from_millis(1500)).await;
+            toll.is_on_record(&mac, WITHIN).await;
             mac.is_well("after a full disk").await;
         }
     }

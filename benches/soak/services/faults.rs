@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
+use rand::{rngs::StdRng, seq::IndexedRandom as _};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
@@ -113,18 +114,21 @@ impl Toll {
         .await;
         assert!(
             recorded.is_ok(),
-            "{:#?}\n{:#?}",
+            "{}\n{:#?}\n{:#?}",
+            mac.state_of_the_database(),
             self.missing(mac),
             super::mac::DAEMONS.iter().map(|name| (name, mac.events(name))).collect::<Vec<_>>()
         );
     }
 
-    /// Nobody is struck meanwhile: an end of which nothing can be written has no record.
-    pub(crate) async fn full_disk(&mut self, mac: &Mac, lasting: Duration) {
+    /// One of them is struck meanwhile: its end has its record all the same.
+    pub(crate) async fn full_disk(&mut self, mac: &Mac, random: &mut StdRng, lasting: Duration) {
         let Some(ballast) = mac.fill() else {
             self.no_disk = true;
             return;
         };
+        let name = super::mac::DAEMONS.choose(random).expect("there are some");
+        self.strike(mac, name, *Fault::ALL.choose(random).expect("there are some")).await;
         tokio::time::sleep(lasting).await;
         std::fs::remove_file(ballast).expect("what fills it can be removed");
         self.full_disks += 1;

@@ -210,11 +210,29 @@ impl Mac {
 
     pub(crate) fn events(&self, name: &str) -> Vec<(String, Value)> {
         let sql = format!("SELECT event_type, metadata FROM events WHERE service_name = '{name}' ORDER BY rowid");
-        let rows = database::rows(&self.etc.join("seawall.db"), &sql).unwrap_or_default();
+        let rows = self.rows(&sql).unwrap_or_default();
         let of = |row: &Value, key: &str| row[key].as_str().expect("text").to_owned();
         rows.iter()
             .map(|row| (of(row, "event_type"), serde_json::from_str(&of(row, "metadata")).expect("JSON")))
             .collect()
+    }
+
+    fn rows(&self, sql: &str) -> rusqlite::Result<Vec<Value>> {
+        database::rows(&self.etc.join("seawall.db"), sql)
+    }
+
+    /// What stands in the way of reading events, and how much room is left: a report of nothing
+    /// at all says neither.
+    pub(crate) fn state_of_the_database(&self) -> String {
+        let read = self
+            .rows("SELECT count(*) AS n FROM events")
+            .map_or_else(|error| error.to_string(), |rows| rows[0]["n"].to_string());
+        format!("events: {read}; room left on the disk: {} KiB", self.room_bytes() / 1024)
+    }
+
+    pub(crate) fn room_bytes(&self) -> u64 {
+        let disk = rustix::fs::statvfs(&self.etc).expect("the folder is there");
+        disk.f_bavail * disk.f_frsize
     }
 
     pub(crate) fn count(&self, name: &str, event_type: &str) -> usize {
@@ -233,12 +251,7 @@ impl Mac {
 
     /// Fills the disk, and returns what takes the room up.
     pub(crate) fn fill(&self) -> Option<PathBuf> {
-        self.disk.as_ref()?;
-        let ballast = self.etc.join("ballast");
-        let mut file = fs::File::create(&ballast).ok()?;
-        let piece = vec![0; 64 * 1024];
-        while std::io::Write::write_all(&mut file, &piece).is_ok() {}
-        Some(ballast)
+        self.disk.as_ref().map(Disk::fill)
     }
 
     pub(crate) fn bootout_all(&mut self) -> BTreeMap<&'static str, Seen> {

@@ -1,6 +1,11 @@
 //! What the services are for, all the while: events that are acknowledged, files that appear.
 
-use std::{collections::BTreeSet, net::SocketAddr, path::PathBuf, time::Duration};
+use std::{
+    collections::BTreeSet,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use serde_json::Value;
 use tokio::{sync::watch, task::JoinHandle, time::sleep};
@@ -15,6 +20,8 @@ use crate::{
 
 const PAUSE: Duration = Duration::from_millis(25);
 const PATIENCE: Duration = Duration::from_secs(5);
+/// So many files are cleared away together, as a file takes more room than all that is known of it.
+const PILE_FILES: u64 = 250;
 
 pub(crate) struct Work {
     stop: watch::Sender<bool>,
@@ -38,7 +45,7 @@ impl Work {
         Work {
             stop,
             emitting: tokio::spawn(emit(mac.emit, stopped.clone())),
-            filing: tokio::spawn(file(mac.etc().join("in"), stopped.clone())),
+            filing: tokio::spawn(file(mac.etc().to_owned(), stopped.clone())),
             embedding: tokio::spawn(embed(mac.embedding, stopped)),
         }
     }
@@ -58,14 +65,10 @@ impl Work {
         }
         let lost = acknowledged.difference(&kept).count();
         report.demand(lost == 0, format!("{lost} acknowledged events are lost"));
-        let watch_db = mac.etc().join("watch.db");
-        let count = |sql: &str| {
-            let rows = database::rows(&watch_db, sql).unwrap_or_default();
-            rows.first().and_then(|row| row["n"].as_u64()).unwrap_or_default()
-        };
-        let recorded = "SELECT count(DISTINCT path) AS n FROM events WHERE event = 'created'";
-        wait_until(super::WITHIN, "every file to be seen", async || (count(recorded) == files).then_some(())).await;
-        let twice = count("SELECT count(*) - count(DISTINCT path) AS n FROM events WHERE event = 'created'");
+        let recorded = || count(mac.etc(), "SELECT count(DISTINCT path) AS n FROM events WHERE event = 'created'");
+        wait_until(super::WITHIN, "every file to be seen", async || (recorded() == files).then_some(())).await;
+        let twice = "SELECT count(*) - count(DISTINCT path) AS n FROM events WHERE event = 'created'";
+        let twice = count(mac.etc(), twice);
         report.demand(twice == 0, format!("{twice} files are recorded more than once"));
         format!(
             "{} events were acknowledged and are there once; {files} files were recorded once each.",
@@ -115,16 +118,41 @@ async fn embed(address: SocketAddr, stopped: watch::Receiver<bool>) -> Vectors {
     vectors
 }
 
-/// A file that there was no room for is tried again.
-async fn file(folder: PathBuf, stopped: watch::Receiver<bool>) -> u64 {
-    let mut number = 0;
+/// A file that there was no room for is tried again. Those that the watcher has on record are
+/// cleared away a pile at a time: the disk is to be full when it is filled, and not of this.
+async fn file(etc: PathBuf, stopped: watch::Receiver<bool>) -> u64 {
+    let name = |number: u64| etc.join(format!("in/{}-{}.txt", number / PILE_FILES, number % PILE_FILES));
+    let (mut number, mut piles) = (0, Vec::new());
     while !*stopped.borrow() {
-        if std::fs::write(folder.join(format!("{number}.txt")), format!("file {number}")).is_ok() {
+        if std::fs::write(name(number), format!("file {number}")).is_ok() {
             number += 1;
+            if number % PILE_FILES == 0 {
+                // The one that has just grown may not have been seen yet.
+                piles.retain(|pile| !is_cleared(&etc, *pile, &name));
+                piles.push(number / PILE_FILES - 1);
+            }
         }
         sleep(PAUSE).await;
     }
     number
+}
+
+fn is_cleared(etc: &Path, pile: u64, name: &impl Fn(u64) -> PathBuf) -> bool {
+    let seen =
+        format!("SELECT count(DISTINCT path) AS n FROM events WHERE event = 'created' AND path LIKE '%/{pile}-%'");
+    let is_seen = count(etc, &seen) == PILE_FILES;
+    if is_seen {
+        for number in pile * PILE_FILES..(pile + 1) * PILE_FILES {
+            std::fs::remove_file(name(number)).expect("nobody else removes files");
+        }
+    }
+    is_seen
+}
+
+/// 0 while watch.db cannot be read.
+fn count(etc: &Path, sql: &str) -> u64 {
+    let rows = database::rows(&etc.join("watch.db"), sql).unwrap_or_default();
+    rows.first().and_then(|row| row["n"].as_u64()).unwrap_or_default()
 }
 
 pub(crate) async fn get(address: SocketAddr, path: &str) -> Option<u16> {
