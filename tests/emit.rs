@@ -319,6 +319,32 @@ async fn whoever_follows_misses_nothing_across_a_death_of_the_server() {
     assert_eq!(follower.next().await, None);
 }
 
+/// Retention deletes once a minute; here somebody else does, in the same order.
+#[tokio::test]
+async fn whoever_reads_later_than_events_are_kept_is_told_that_some_are_gone() {
+    let place = Place::new("");
+    let emit = place.start();
+    emit.post(r#"{"event_type":"one"}"#).await;
+    let listing = json(&emit.get("/events?cursor=0").await);
+    assert!(listing.get("lost").is_none(), "{listing}");
+    let seen = listing["next"].as_str().expect("a place").to_owned();
+    for event_type in ["two", "three"] {
+        emit.post(&format!(r#"{{"event_type":"{event_type}"}}"#)).await;
+    }
+    let neighbour = Database::open(place.database()).expect("opens");
+    neighbour.execute_batch("DELETE FROM events WHERE event_type <> 'three'").expect("deleted");
+    let mut follower = Follower::open(&emit, "/events", Some(&seen)).await;
+    assert_eq!(follower.next().await.and_then(|opened| opened.id).as_ref(), Some(&seen));
+    let lost = follower.next().await.expect("the stream goes on");
+    assert_eq!((lost.kind.as_deref(), lost.id), (Some("lost"), None));
+    let told: serde_json::Value = serde_json::from_str(&lost.data).expect("JSON");
+    assert_eq!(told, serde_json::json!({ "reason": "deleted", "after": seen }));
+    assert_eq!(follower.types(1).await, ["three"]);
+    assert_eq!(json(&emit.get(&format!("/events?cursor={seen}")).await)["lost"], "deleted");
+    emit.post(r#"{"event_type":"four"}"#).await;
+    assert_eq!(follower.types(1).await, ["four"], "it is told once");
+}
+
 #[tokio::test]
 async fn what_is_under_way_when_it_is_told_to_stop_is_answered() {
     let place = Place::new("");

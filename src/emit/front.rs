@@ -30,7 +30,7 @@ use crate::{
     },
     store::{
         EventRecord, ReadError,
-        intake::{IntakeReader, Key, NewEvent, Page, Receipt, Refused, Submission},
+        intake::{IntakeReader, Key, Lost, NewEvent, Page, Receipt, Refused, Submission},
     },
     text,
 };
@@ -181,9 +181,9 @@ async fn get(server: &Arc<Server>, request: &Request<Incoming>) -> Reply {
         None => reader.newest(&filter, limit),
     });
     match page.await {
-        Ok(Page { epoch, events, seq, has_more }) => {
+        Ok(Page { epoch, events, seq, has_more, lost }) => {
             let next = Cursor { epoch, seq }.to_string();
-            json(StatusCode::OK, &Listing { events, next, more: has_more })
+            json(StatusCode::OK, &Listing { events, next, more: has_more, lost })
         }
         Err(why) => reply::unavailable(&why, RETRY_AFTER_S),
     }
@@ -195,6 +195,9 @@ struct Listing {
     events: Vec<EventRecord>,
     next: String,
     more: bool,
+    /// There were others after the cursor.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    lost: Option<Lost>,
 }
 
 /// From where the client left off, or from now.

@@ -1,7 +1,8 @@
 //! The tail: events as they come, each with the place to go on from as its id.
 //!
 //! What is sent is read from the file, from a place on: nothing is kept for a reader, a
-//! slow one is only later, and one that comes back misses nothing.
+//! slow one is only later, and one that comes back misses nothing that is kept. One that is later
+//! than events are kept is told that some are gone.
 
 use std::{sync::Arc, time::Duration};
 
@@ -62,7 +63,7 @@ impl Tail {
             // Before reading: a commit in between is then not slept through.
             self.commits.mark_unchanged();
             match self.read().await {
-                Some(page) if !page.events.is_empty() => return Some(self.chunk(&page)),
+                Some(page) if !page.events.is_empty() || page.lost.is_some() => return Some(self.chunk(&page)),
                 Some(page) => self.at = Cursor { epoch: page.epoch, seq: page.seq },
                 None => {
                     let _ = timeout(RETRY, shutdown.cancelled()).await;
@@ -89,6 +90,11 @@ impl Tail {
 
     fn chunk(&mut self, page: &Page) -> Bytes {
         let mut chunk = BytesMut::new();
+        if let Some(lost) = page.lost {
+            let lost = serde_json::json!({ "reason": lost, "after": self.at.to_string() });
+            // Without an id: who is cut off right after it is told again.
+            chunk.put_slice(format!("event: lost\ndata: {lost}\n\n").as_bytes());
+        }
         for event in &page.events {
             write(&mut chunk, &page.epoch, event);
         }

@@ -25,7 +25,7 @@ mod file;
 mod reader;
 mod writer;
 
-pub use reader::{IntakeFilter, IntakeReader, Page};
+pub use reader::{IntakeFilter, IntakeReader, Lost, Page};
 
 use super::{database::Trouble, retention::Step};
 use crate::id::unix_ms;

@@ -227,12 +227,19 @@ enum One {
 }
 
 fn one(savepoint: &Savepoint<'_>, event: &NewEvent, now_ms: i64) -> rusqlite::Result<One> {
+    // Asked before: an insert that comes to nothing uses up a place all the same, and from a
+    // place that is not there readers know that events are gone.
+    if let Some(id) = &event.id
+        && let Some(known) = known(savepoint, id, event)?
+    {
+        return Ok(known);
+    }
     let id = event.id.clone().unwrap_or_else(|| Id::now().to_string());
     let timestamp_ms = event.timestamp_ms.unwrap_or(now_ms);
-    let inserted = savepoint
+    savepoint
         .prepare_cached(
             "INSERT INTO events (id, timestamp, category, event_type, service_name, metadata, received)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT (id) DO NOTHING",
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
         )?
         .execute(params![
             id,
@@ -243,21 +250,25 @@ fn one(savepoint: &Savepoint<'_>, event: &NewEvent, now_ms: i64) -> rusqlite::Re
             event.metadata,
             now_ms
         ])?;
-    if inserted == 1 {
-        return Ok(One::New(Accepted { id, timestamp_ms }));
-    }
-    let known: Option<i64> = savepoint
+    Ok(One::New(Accepted { id, timestamp_ms }))
+}
+
+/// What is there under the same id.
+fn known(savepoint: &Savepoint<'_>, id: &str, event: &NewEvent) -> rusqlite::Result<Option<One>> {
+    let known: Option<(i64, bool)> = savepoint
         .prepare_cached(
-            "SELECT timestamp FROM events WHERE id = ?1 AND category = ?2 AND event_type = ?3
-                 AND service_name = ?4 AND metadata = ?5",
+            "SELECT timestamp, category = ?2 AND event_type = ?3 AND service_name = ?4 AND metadata = ?5
+             FROM events WHERE id = ?1",
         )?
-        .query_row(params![id, event.category, event.event_type, event.service_name, event.metadata], |row| row.get(0))
+        .query_row(params![id, event.category, event.event_type, event.service_name, event.metadata], |row| {
+            Ok((row.get(0)?, row.get(1)?))
+        })
         .optional()?;
-    // A time that its writer left out is the one that it got first.
-    Ok(match known {
-        Some(known) if event.timestamp_ms.is_none_or(|wanted| wanted == known) => {
-            One::Known(Accepted { id, timestamp_ms: known })
+    Ok(known.map(|known| match known {
+        // A time that its writer left out is the one that it got first.
+        (timestamp_ms, true) if event.timestamp_ms.is_none_or(|wanted| wanted == timestamp_ms) => {
+            One::Known(Accepted { id: id.to_owned(), timestamp_ms })
         }
-        _ => One::Other(id),
-    })
+        _ => One::Other(id.to_owned()),
+    }))
 }

@@ -3,6 +3,7 @@
 use std::{path::PathBuf, time::Duration};
 
 use rusqlite::{Connection, OpenFlags};
+use serde::Serialize;
 
 use crate::store::{
     ReadError,
@@ -28,6 +29,16 @@ pub struct IntakeFilter {
     pub until_ms: Option<i64>,
 }
 
+/// Why events after a place that somebody has seen cannot be told any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Lost {
+    /// They were older than is kept, or too many.
+    Deleted,
+    /// The place is one of another file, which is not there any more.
+    OtherFile,
+}
+
 /// Events in the order in which they were taken in.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Page {
@@ -38,6 +49,8 @@ pub struct Page {
     pub seq: i64,
     /// There are more after that.
     pub has_more: bool,
+    /// Between the place and the first of these there were others.
+    pub lost: Option<Lost>,
 }
 
 impl IntakeReader {
@@ -53,16 +66,21 @@ impl IntakeReader {
             let query = query.that("seq <=", Some(&seq)).ending(&format!("ORDER BY seq DESC LIMIT {limit}"));
             let mut events = rows(connection, &query)?;
             events.reverse();
-            Ok(Page { epoch, events, seq, has_more: false })
+            Ok(Page { epoch, events, seq, has_more: false, lost: None })
         })
     }
 
-    /// The events after a place, `from` being the epoch and seq of it. In a file that is
-    /// another one, all of them.
+    /// The events after a place, `from` being the epoch and seq of it, or an empty epoch for the
+    /// beginning. In a file that is another one, all of them.
     pub fn after(&self, filter: &IntakeFilter, from: (&str, i64), limit: u32) -> Result<Page, ReadError> {
         self.ask(|connection| {
             let (epoch, last) = place(connection)?;
-            let from = if from.0 == epoch { from.1 } else { 0 };
+            let first = first(connection)?;
+            let (from, lost) = match from {
+                ("", _) => (0, None),
+                (known, seq) if known == epoch => (seq, (first > seq + 1).then_some(Lost::Deleted)),
+                _ => (0, Some(Lost::OtherFile)),
+            };
             let query = select(filter);
             let query = query.that("seq >", Some(&from)).that("seq <=", Some(&last));
             let query = query.ending(&format!("ORDER BY seq LIMIT {limit}"));
@@ -71,9 +89,10 @@ impl IntakeReader {
             // What the filter leaves out need not be looked at again.
             let seq = match events.last() {
                 Some(event) if is_full => event.seq,
-                _ => last.max(from),
+                // Nor what is gone be told of again.
+                _ => last.max(from).max(first - 1),
             };
-            Ok(Page { epoch, has_more: is_full && seq < last, events, seq })
+            Ok(Page { epoch, has_more: is_full && seq < last, events, seq, lost })
         })
     }
 
@@ -100,6 +119,13 @@ impl IntakeReader {
 fn place(connection: &Connection) -> rusqlite::Result<(String, i64)> {
     let sql = "SELECT epoch, (SELECT coalesce(max(seq), 0) FROM events) FROM origin";
     connection.query_row(sql, [], |row| Ok((row.get(0)?, row.get(1)?)))
+}
+
+/// The oldest that is kept, or the next to come: all before it are gone, as the oldest go first.
+fn first(connection: &Connection) -> rusqlite::Result<i64> {
+    let sql = "SELECT coalesce((SELECT min(seq) FROM events),
+                   (SELECT seq + 1 FROM sqlite_sequence WHERE name = 'events'), 1)";
+    connection.query_row(sql, [], |row| row.get(0))
 }
 
 fn select(filter: &IntakeFilter) -> Query<'_> {

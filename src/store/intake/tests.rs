@@ -177,8 +177,35 @@ fn events_go_by_the_time_they_came_and_their_places_are_never_used_again() {
     file.commit(&[submission(vec![event(Some("new"), "{}")], Some(("k", "2")))], 20_000_000).expect("commits");
     let page = reader.after(&IntakeFilter::default(), (&epoch, seq), 10).expect("reads");
     assert_eq!(page.events.iter().map(|event| event.id.as_str()).collect::<Vec<_>>(), ["new"]);
+    assert_eq!(page.lost, None, "all that was there had been seen");
     let page = reader.after(&IntakeFilter::default(), ("another", 1000), 10).expect("reads");
     assert_eq!(page.events.len(), 1, "a place of another file means nothing here");
+    assert_eq!(page.lost, Some(Lost::OtherFile));
+}
+
+#[test]
+fn whoever_has_seen_what_is_left_is_told_of_no_loss_and_others_once() {
+    let folder = tempfile::tempdir().expect("folder");
+    let settings = settings(folder.path());
+    let mut file = File::open(&settings).expect("opens");
+    for at_ms in [1000, 2000, 3000] {
+        let id = at_ms.to_string();
+        // Repeats use no place up.
+        for _ in 0..3 {
+            file.commit(&[submission(vec![event(Some(&id), "{}")], None)], at_ms).expect("commits");
+        }
+    }
+    let reader = IntakeReader::new(&settings.path);
+    let (epoch, _) = reader.end().expect("reads");
+    let after = |seq| reader.after(&IntakeFilter::default(), (&epoch, seq), 10).expect("reads");
+    let hour_ms = 3_600_000;
+    while file.tidy(2001 + hour_ms).expect("a step") == Step::More {}
+    assert_eq!((after(0).lost, after(1).lost), (Some(Lost::Deleted), Some(Lost::Deleted)));
+    assert_eq!((after(2).lost, after(2).events.len()), (None, 1));
+    assert_eq!(reader.after(&IntakeFilter::default(), ("", 0), 10).expect("reads").lost, None, "the beginning");
+    while file.tidy(3001 + hour_ms).expect("a step") == Step::More {}
+    assert_eq!((after(2).lost, after(3).lost), (Some(Lost::Deleted), None));
+    assert_eq!(after(after(2).seq).lost, None, "it is told once");
 }
 
 #[test]
