@@ -502,6 +502,39 @@ fn a_service_that_was_not_built_in_says_so_and_ends_well() {
     assert!(said.contains("cargo build --release --features embedding") && said.lines().count() == 1, "{said}");
 }
 
+#[test]
+fn which_service_is_meant_is_asked_for_in_the_same_words_by_all_of_them() {
+    let all = [
+        ("emit-server", "emit", "emit servers", ""),
+        ("embedding-server", "embedding", "embedding servers", "model = \"./m\""),
+        ("file-watcher", "watch", "file watchers", "folders = [\"./in\"]"),
+    ];
+    for (command, builtin, plural, options) in all {
+        if builtin == "embedding" && cfg!(not(feature = "embedding")) {
+            continue;
+        }
+        let service = |name: &str| format!("[services.{name}]\nbuiltin = \"{builtin}\"\noptions = {{ {options} }}\n");
+        let none = Services::new("");
+        let two = Services::new(&(service("a") + &service("b")));
+        let said = |services: &Services, words: &[&str]| {
+            let words: Vec<&str> = [command].iter().chain(words).copied().collect();
+            let output = support::gateway::run_seawall(&words, &services.file("servers.toml"), WITHIN);
+            assert_eq!(output.status.code(), Some(1), "{output:?}");
+            String::from_utf8(output.stderr).expect("UTF-8")
+        };
+        let missing = said(&none, &[]);
+        assert!(
+            missing.contains(&format!("there is no [services.{command}] with builtin = \"{builtin}\" in ")),
+            "{missing}"
+        );
+        assert!(missing.contains(&format!("; write:\n[services.{command}]\nbuiltin = \"{builtin}\"")), "{missing}");
+        let several = said(&two, &[]);
+        assert!(several.contains(&format!("there are several {plural}; say which one: a or b")), "{several}");
+        let wrong = said(&two, &["c"]);
+        assert!(wrong.contains("there is no [services.c] with") && wrong.contains("; there are: a, b"), "{wrong}");
+    }
+}
+
 /// A port that was free a moment ago.
 fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port").port()

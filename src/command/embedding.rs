@@ -16,7 +16,12 @@ use crate::{
     say::note,
 };
 
-const CALLED: Called = Called { builtin: "embedding", usually: "embedding-server", plural: "embedding servers" };
+const CALLED: Called = Called {
+    builtin: "embedding",
+    usually: "embedding-server",
+    plural: "embedding servers",
+    example: "[services.embedding-server]\nbuiltin = \"embedding\"\noptions = { model = \"./models/all-MiniLM-L6-v2\" }",
+};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -48,7 +53,7 @@ pub fn run(args: Args, config: Option<PathBuf>) -> anyhow::Result<ExitCode> {
     }
     sample_the_heap()?;
     let (_, config) = load_config(config, Overrides::default())?;
-    let settings = standing::settings(args.name.as_deref(), &config, &CALLED, |options| match options {
+    let (_, settings) = standing::chosen(args.name.as_deref(), &config, &CALLED, |options| match options {
         Options::Embedding(settings) => Some(&**settings),
         _ => None,
     })?;

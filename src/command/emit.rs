@@ -16,7 +16,12 @@ use crate::{
     say::note,
 };
 
-const CALLED: Called = Called { builtin: "emit", usually: "emit-server", plural: "emit servers" };
+const CALLED: Called = Called {
+    builtin: "emit",
+    usually: "emit-server",
+    plural: "emit servers",
+    example: "[services.emit-server]\nbuiltin = \"emit\"",
+};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -46,7 +51,7 @@ pub fn run(args: Args, config: Option<PathBuf>) -> anyhow::Result<ExitCode> {
 
 /// Those of the one service that is meant.
 fn settings(name: Option<&str>, config: &Config) -> anyhow::Result<Settings> {
-    let settings = standing::settings(name, config, &CALLED, |options| match options {
+    let (_, settings) = standing::chosen(name, config, &CALLED, |options| match options {
         Options::Emit(settings) => Some(settings),
         _ => None,
     })?;

@@ -1,5 +1,5 @@
-//! Services of seawall's own that stand on a port in the foreground: which one of servers.toml
-//! is meant, and that it runs until this process is told to stop.
+//! Services of seawall's own in the foreground: which one of servers.toml is meant, and of those
+//! that stand on a port, that it runs until this process is told to stop.
 
 use std::net::SocketAddr;
 
@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::told_to_stop;
 use crate::{
-    config::{Config, Options, ServiceKind},
+    config::{Config, Options, Service, ServiceKind},
     say::say,
 };
 
@@ -20,36 +20,42 @@ pub(super) struct Called {
     /// Where nobody gave it another name.
     pub(super) usually: &'static str,
     pub(super) plural: &'static str,
+    /// What servers.toml must have for one.
+    pub(super) example: &'static str,
 }
 
-/// The settings of the one service that is meant.
-pub(super) fn settings<'c, S>(
+/// The one service that is meant, and its settings.
+pub(super) fn chosen<'c, S>(
     name: Option<&str>,
     config: &'c Config,
     called: &Called,
     pick: impl Fn(&'c Options) -> Option<&'c S>,
-) -> anyhow::Result<&'c S> {
-    let mut found = config.services.iter().filter_map(|service| match &service.kind {
-        ServiceKind::Builtin { options, .. } => pick(options).map(|settings| (service, settings)),
-        _ => None,
-    });
-    let chosen = match name {
-        Some(name) => found.find(|(service, _)| service.name == name),
-        None => {
-            let first = found.next();
-            if let (Some((first, _)), Some((second, _))) = (first, found.next()) {
-                bail!("there are several {}; say which one: {} or {}", called.plural, first.name, second.name);
-            }
-            first
-        }
+) -> anyhow::Result<(&'c Service, &'c S)> {
+    let found: Vec<(&Service, &S)> = config
+        .services
+        .iter()
+        .filter_map(|service| match &service.kind {
+            ServiceKind::Builtin { options, .. } => pick(options).map(|settings| (service, settings)),
+            _ => None,
+        })
+        .collect();
+    let names = |between: &str| found.iter().map(|(found, _)| found.name.as_str()).collect::<Vec<_>>().join(between);
+    let chosen = match (name, &found[..]) {
+        (Some(name), _) => found.iter().find(|(service, _)| service.name == name),
+        (None, [_, _, ..]) => bail!("there are several {}; say which one: {}", called.plural, names(" or ")),
+        (None, one) => one.first(),
     };
-    let Some((service, settings)) = chosen else {
-        let (name, builtin) = (name.unwrap_or(called.usually), called.builtin);
-        bail!("there is no [services.{name}] with builtin = \"{builtin}\" in {}", config.path.display());
+    let Some(&(service, settings)) = chosen else {
+        let (name, builtin, path) = (name.unwrap_or(called.usually), called.builtin, config.path.display());
+        let right = match found.is_empty() {
+            true => format!("write:\n{}", called.example),
+            false => format!("there are: {}", names(", ")),
+        };
+        bail!("there is no [services.{name}] with builtin = \"{builtin}\" in {path}; {right}");
     };
     match &service.problem {
-        Some(problem) => bail!("{problem}"),
-        None => Ok(settings),
+        Some(problem) => bail!("[services.{}] cannot run: {problem}", service.name),
+        None => Ok((service, settings)),
     }
 }
 

@@ -7,21 +7,29 @@ use std::{
     process::ExitCode,
 };
 
-use anyhow::bail;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 use super::{
     block_on, load_config,
     print::{Cell, Colour, Columns, Style, between, now_ms},
-    profile_on_usr2, told_to_stop,
+    profile_on_usr2,
+    standing::{self, Called},
+    told_to_stop,
 };
 use crate::{
-    config::{Config, Options, Service, ServiceKind},
+    config::{Config, Options},
     gateway::reload::Overrides,
     heap, say,
     store::watch::{WatchEvent, WatchReader},
     watch::{self, Settings},
+};
+
+const CALLED: Called = Called {
+    builtin: "watch",
+    usually: "file-watcher",
+    plural: "file watchers",
+    example: "[services.file-watcher]\nbuiltin = \"watch\"\noptions = { folders = [\"~/Downloads\"] }",
 };
 
 const EXAMPLES: &str = "\
@@ -69,7 +77,7 @@ const BEAT_MAX_AGE_MS: i64 = 60_000;
 pub fn run(args: Args, config: Option<PathBuf>) -> anyhow::Result<ExitCode> {
     let (_, config) = load_config(config, Overrides::default())?;
     let heap_profiles = config.gateway.state.join("heap");
-    let settings = settings(&config, args.name.as_deref())?;
+    let settings = settings(args.name.as_deref(), &config)?;
     if args.list {
         return list(&args, &settings.database);
     }
@@ -100,37 +108,17 @@ pub fn run(args: Args, config: Option<PathBuf>) -> anyhow::Result<ExitCode> {
     })
 }
 
-fn settings(config: &Config, name: Option<&str>) -> anyhow::Result<Settings> {
-    let watching: Vec<(&Service, &Settings)> = config.services.iter().filter_map(watch_of).collect();
-    let named = |(service, _): &&(&Service, &Settings)| name.is_none_or(|name| service.name == name);
-    let matching: Vec<_> = watching.iter().filter(named).collect();
-    let names = || watching.iter().map(|(service, _)| service.name.as_str()).collect::<Vec<_>>().join(", ");
-    let (service, settings) = match (&matching[..], name) {
-        ([only], _) => only,
-        ([], Some(name)) if !watching.is_empty() => {
-            bail!("[services.{name}] does not watch; those that do: {}", names())
-        }
-        ([], _) => bail!(
-            "nothing to watch in {}; write:\n[services.file-watcher]\nbuiltin = \"watch\"\noptions = {{ folders = [\"~/Downloads\"] }}",
-            config.path.display()
-        ),
-        _ => bail!("several services watch; name one of them: {}", names()),
-    };
-    if let Some(problem) = &service.problem {
-        bail!("[services.{}] cannot run: {problem}", service.name);
-    }
-    let mut settings = (*settings).clone();
+/// Those of the one service that is meant.
+fn settings(name: Option<&str>, config: &Config) -> anyhow::Result<Settings> {
+    let (service, settings) = standing::chosen(name, config, &CALLED, |options| match options {
+        Options::Watch(settings) => Some(&**settings),
+        _ => None,
+    })?;
+    let mut settings = settings.clone();
     for handling in settings.folders.iter_mut().filter_map(|folder| folder.handling.as_mut()) {
         handling.cwd.clone_from(&service.cwd);
     }
     Ok(settings)
-}
-
-fn watch_of(service: &Service) -> Option<(&Service, &Settings)> {
-    match &service.kind {
-        ServiceKind::Builtin { options: Options::Watch(settings), .. } => Some((service, settings)),
-        _ => None,
-    }
 }
 
 fn list(args: &Args, database: &Path) -> anyhow::Result<ExitCode> {
