@@ -36,7 +36,8 @@ impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // Without the path of the program, which says where somebody keeps their files.
         let words: Vec<String> = std::env::args().skip(1).filter(|word| word != "--bench").collect();
-        writeln!(f, "`cargo bench --bench soak -- {}`", words.join(" "))?;
+        let profile = if cfg!(debug_assertions) { "--profile dev " } else { "" };
+        writeln!(f, "`cargo bench {profile}--bench soak -- {}`", words.join(" "))?;
         writeln!(f, "\non {}.\n", machine::describe())?;
         writeln!(f, "{}", self.text.trim_end())?;
         if self.complaints.is_empty() {
