@@ -253,73 +253,69 @@ fn a_disk_that_damages_every_file_is_not_filled_with_them() {
     assert_eq!(aside, 3);
 }
 
+/// A store that has written `count` rows.
+fn written(path: &Path, count: usize) -> Store {
+    let store = opened(Settings::at(path));
+    hand_over(&store, count);
+    assert!(store.flush(PATIENCE));
+    store
+}
+
+/// What became of the file is noticed with the next rows; they go into a fresh one, which tells
+/// why, and how many rows of this process had been in the old one. Returns what it tells.
+fn begins_anew(store: &Store, path: &Path, reason: &str, lost: usize) -> serde_json::Value {
+    hand_over(store, 20);
+    assert!(store.flush(PATIENCE), "{:?}", store.health());
+    assert_eq!(rows(path), 20, "those that came since");
+    let mut told = events(path, EventType::DatabaseRecreated);
+    assert_eq!(told.len(), 1);
+    assert_eq!((&told[0]["reason"], &told[0]["rows_written"]), (&reason.into(), &lost.into()));
+    hand_over(store, 5);
+    assert!(store.close(PATIENCE));
+    assert_eq!(rows(path), 25);
+    told.remove(0)
+}
+
 #[test]
 fn a_database_deleted_while_open_is_made_anew() {
     let (_folder, path) = in_folder();
-    let store = opened(Settings::at(&path));
-    hand_over(&store, 10);
-    assert!(store.flush(PATIENCE));
+    let store = written(&path, 10);
     fs::remove_file(&path).expect("delete");
-    hand_over(&store, 20);
-    assert!(store.flush(PATIENCE));
-    assert_eq!(rows(&path), 20, "those handed over since");
-    assert_eq!(events(&path, EventType::DatabaseRecreated)[0]["reason"], "deleted");
-    hand_over(&store, 5);
-    assert!(store.close(PATIENCE));
-    assert_eq!(rows(&path), 25);
+    begins_anew(&store, &path, "deleted", 10);
 }
 
 #[test]
 fn a_database_overwritten_while_open_is_set_aside() {
     let (_folder, path) = in_folder();
-    let store = opened(Settings::at(&path));
     // More than fits a page: what is overwritten must not be what is written next anyway.
-    hand_over(&store, 1000);
-    assert!(store.flush(PATIENCE));
+    let store = written(&path, 1000);
     // In place, as no editor would but as a wrong `>` does.
     for name in ["seawall.db", "seawall.db-wal"] {
         fs::write(path.with_file_name(name), "garbage ".repeat(5_000)).expect("overwritten");
     }
-    hand_over(&store, 20);
-    assert!(store.flush(PATIENCE), "{:?}", store.health());
-    assert_eq!(rows(&path), 20, "those that came since");
-    assert_eq!(events(&path, EventType::DatabaseRecreated)[0]["reason"], "damaged");
-    assert!(store.close(PATIENCE));
+    begins_anew(&store, &path, "damaged", 1000);
 }
 
 /// SQLite takes such a file for a new one, and whoever opens it next deletes its journal.
 #[test]
 fn a_database_emptied_while_open_is_set_aside() {
     let (_folder, path) = in_folder();
-    let store = opened(Settings::at(&path));
-    hand_over(&store, 10);
-    assert!(store.flush(PATIENCE));
+    let store = written(&path, 10);
     fs::File::options().write(true).truncate(true).open(&path).expect("emptied");
-    hand_over(&store, 20);
-    assert!(store.flush(PATIENCE), "{:?}", store.health());
-    assert_eq!(rows(&path), 20, "those that came since");
-    let told = events(&path, EventType::DatabaseRecreated);
-    assert_eq!((told.len(), &told[0]["reason"]), (1, &"damaged".into()));
-    let aside = PathBuf::from(told[0]["set_aside"].as_str().expect("a path"));
+    let told = begins_anew(&store, &path, "damaged", 10);
+    let aside = PathBuf::from(told["set_aside"].as_str().expect("a path"));
     assert!(aside.exists(), "{}", aside.display());
-    hand_over(&store, 5);
-    assert!(store.close(PATIENCE));
-    assert_eq!(rows(&path), 25);
 }
 
 /// What another program has left of it has no tables.
 #[test]
 fn a_database_whose_tables_are_gone_is_set_aside() {
     let (_folder, path) = in_folder();
-    let store = opened(Settings::at(&path));
+    let store = written(&path, 10);
     let other = Connection::open(&path).expect("opens");
     other.execute_batch("DROP TABLE events; DROP TABLE failures; PRAGMA user_version = 0").expect("dropped");
     drop(other);
-    hand_over(&store, 20);
-    assert!(store.flush(PATIENCE), "{:?}", store.health());
-    assert_eq!(rows(&path), 20, "those that came since");
-    assert_eq!(events(&path, EventType::DatabaseRecreated)[0]["reason"], "damaged");
-    assert!(store.close(PATIENCE));
+    begins_anew(&store, &path, "damaged", 10);
 }
 
 #[test]

@@ -46,6 +46,7 @@ pub(super) struct Database {
     connection: Connection,
     path: PathBuf,
     file: FileId,
+    committed_rows: usize,
 }
 
 /// What a commit is worth.
@@ -69,25 +70,34 @@ impl Database {
         schema::migrate(&mut connection)?;
         let file = FileId::of(&path).ok_or(Trouble::Gone)?;
         cap(&connection, settings.max_bytes)?;
-        Ok(Database { connection, path, file })
+        Ok(Database { connection, path, file, committed_rows: 0 })
     }
 
     /// Writes all of `rows` or none. Rows that are there already are left alone, so a
     /// batch whose end is in doubt can be written again.
     pub(super) fn commit<'a>(&mut self, rows: impl IntoIterator<Item = &'a Record>) -> Result<(), Trouble> {
-        self.insert_all(rows).map_err(or_damaged)?;
+        let committed = self.insert_all(rows).map_err(or_damaged)?;
         // Asked after the fact: rows that went into a file which nobody can find any
         // more are written again into its successor.
         self.file.is_still_at(&self.path)?;
-        self.is_readable()
+        self.is_readable()?;
+        self.committed_rows += committed;
+        Ok(())
     }
 
-    fn insert_all<'a>(&mut self, rows: impl IntoIterator<Item = &'a Record>) -> Result<(), Trouble> {
+    /// So many rows were there after their commit: what is lost when the file is.
+    pub(super) fn committed_rows(&self) -> usize {
+        self.committed_rows
+    }
+
+    fn insert_all<'a>(&mut self, rows: impl IntoIterator<Item = &'a Record>) -> Result<usize, Trouble> {
         let batch = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let mut inserted = 0;
         for row in rows {
-            insert(&batch, row)?;
+            inserted += insert(&batch, row)?;
         }
-        Ok(batch.commit()?)
+        batch.commit()?;
+        Ok(inserted)
     }
 
     /// Whether others still find a database here. This connection may not notice for days
@@ -162,14 +172,15 @@ pub(super) fn cap(connection: &Connection, max_bytes: u64) -> rusqlite::Result<(
     connection.pragma_update_and_check(None, "max_page_count", pages.max(1), |_| Ok(()))
 }
 
-fn insert(batch: &Transaction<'_>, row: &Record) -> rusqlite::Result<()> {
+/// How many rows that came to: none where it was there already.
+fn insert(batch: &Transaction<'_>, row: &Record) -> rusqlite::Result<usize> {
     match row {
         Record::Failure(failure) => insert_failure(batch, failure),
         Record::Event(event) => insert_event(batch, event),
     }
 }
 
-fn insert_failure(batch: &Transaction<'_>, row: &FailureRecord) -> rusqlite::Result<()> {
+fn insert_failure(batch: &Transaction<'_>, row: &FailureRecord) -> rusqlite::Result<usize> {
     let mut statement = batch.prepare_cached(
         "INSERT OR IGNORE INTO failures (id, timestamp, server, tool, class, message, duration_ms, client,
              protocol, request_id, instance, arguments, exit_status, stderr_tail)
@@ -190,24 +201,15 @@ fn insert_failure(batch: &Transaction<'_>, row: &FailureRecord) -> rusqlite::Res
         row.arguments,
         row.exit_status,
         row.stderr_tail,
-    ])?;
-    Ok(())
+    ])
 }
 
-fn insert_event(batch: &Transaction<'_>, row: &EventRecord) -> rusqlite::Result<()> {
+fn insert_event(batch: &Transaction<'_>, row: &EventRecord) -> rusqlite::Result<usize> {
     let mut statement = batch.prepare_cached(
         "INSERT OR IGNORE INTO events (id, timestamp, category, event_type, service_name, metadata)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
     )?;
-    statement.execute(params![
-        row.id,
-        row.timestamp_ms,
-        row.category,
-        row.event_type,
-        row.service_name,
-        row.metadata
-    ])?;
-    Ok(())
+    statement.execute(params![row.id, row.timestamp_ms, row.category, row.event_type, row.service_name, row.metadata])
 }
 
 /// Makes an empty file that only its owner may read, if there is none. SQLite gives

@@ -92,7 +92,7 @@ fn meaning(event_type: EventType) -> &'static str {
             "More came than could be written, or the database could not be written for long. The numbers say what is missing."
         }
         EventType::DatabaseRecreated => {
-            "The database was damaged or deleted, and a fresh one took its place. What was in it is not in this one."
+            "The database was damaged or deleted, and a fresh one took its place. What was in it is not in this one: rows_written of it were of the process that tells this."
         }
         EventType::TaskDone => "The scheduled task ran to its end.",
         EventType::TaskFailed => "The scheduled task failed.",

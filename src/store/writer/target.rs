@@ -17,6 +17,8 @@ const ATTEMPTS_MAX: usize = 3;
 pub(super) struct Target {
     settings: Settings,
     database: Option<Database>,
+    /// Rows of this process in the present file, by connections that were let go of.
+    rows: usize,
     /// What became of the file of before, until its successor has it on record.
     loss: Option<Loss>,
 }
@@ -26,11 +28,13 @@ struct Loss {
     reason: &'static str,
     detail: String,
     set_aside: Option<String>,
+    /// What this process had written into it. Other processes and earlier lives are not known.
+    rows: usize,
 }
 
 impl Target {
     pub(super) fn new(settings: Settings) -> Self {
-        Target { settings, database: None, loss: None }
+        Target { settings, database: None, rows: 0, loss: None }
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -63,7 +67,7 @@ impl Target {
 
     /// Lets go of a connection that is of no use; the next attempt makes another.
     pub(super) fn hang_up(&mut self) {
-        self.database = None;
+        self.rows += self.database.take().map_or(0, |database| database.committed_rows());
     }
 
     fn reach(&mut self) -> Result<&mut Database, Trouble> {
@@ -85,7 +89,8 @@ impl Target {
         self.hang_up();
         if self.loss.is_none() {
             tracing::warn!(path = %self.settings.path.display(), "the database was deleted or replaced while open");
-            self.loss = Some(Loss { reason: "deleted", detail: Trouble::Gone.to_string(), set_aside: None });
+            let (detail, rows) = (Trouble::Gone.to_string(), std::mem::take(&mut self.rows));
+            self.loss = Some(Loss { reason: "deleted", detail, set_aside: None, rows });
         }
     }
 
@@ -94,9 +99,10 @@ impl Target {
         self.hang_up();
         let aside = database::set_aside(&self.settings.path, file)
             .map_err(|error| Trouble::Unusable(format!("it is damaged ({detail}) and cannot be set aside: {error}")))?;
+        let rows = std::mem::take(&mut self.rows) + self.loss.as_ref().map_or(0, |untold| untold.rows);
         if let Some(aside) = aside.map(|path| path.display().to_string()) {
             tracing::error!(%detail, set_aside = aside, "the database is damaged, a fresh one takes its place");
-            self.loss = Some(Loss { reason: "damaged", detail, set_aside: Some(aside) });
+            self.loss = Some(Loss { reason: "damaged", detail, set_aside: Some(aside), rows });
         }
         Ok(())
     }
@@ -112,6 +118,7 @@ impl Loss {
                 "reason": self.reason,
                 "detail": self.detail,
                 "set_aside": self.set_aside,
+                "rows_written": self.rows,
             }),
         })
     }
