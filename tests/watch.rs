@@ -348,7 +348,10 @@ fn told_to_stop_it_lets_what_is_under_way_end_and_begins_nothing_new() {
     assert_eq!(second.status.code(), Some(1));
     let words = String::from_utf8_lossy(&second.stderr).into_owned();
     assert!(words.contains("another file-watcher uses"), "{words}");
-    drop(watcher);
+    watcher.kill();
+    let check = watch.ask(&["--check"]);
+    let words = String::from_utf8_lossy(&check.stdout).into_owned();
+    assert!(check.status.code() == Some(1) && words.contains("its process is gone"), "{words}");
 }
 
 #[test]

@@ -21,6 +21,7 @@ use crate::{
     config::{Config, Options},
     gateway::reload::Overrides,
     heap, say,
+    service::moment,
     store::watch::{WatchEvent, WatchReader},
     watch::{self, Settings},
 };
@@ -171,7 +172,10 @@ fn check(args: &Args, database: &Path) -> anyhow::Result<ExitCode> {
     let (told_ms, status) = reader.status()?.unwrap_or((0, Value::Null));
     let (files, pending) = reader.counts()?;
     let is_fresh = now_ms().saturating_sub(told_ms) <= BEAT_MAX_AGE_MS;
-    let is_well = is_fresh && status["state"] == "watching";
+    let pid = status["pid"].as_u64().and_then(|pid| u32::try_from(pid).ok());
+    // One that was killed could not say so.
+    let is_gone = status["state"] == "watching" && pid.is_none_or(|pid| moment::began(pid).is_none());
+    let is_well = is_fresh && status["state"] == "watching" && !is_gone;
     let mut out = say::out();
     if args.json {
         let answer =
@@ -185,6 +189,8 @@ fn check(args: &Args, database: &Path) -> anyhow::Result<ExitCode> {
         writeln!(out, "files known: {files}, waiting to be handled: {pending}")?;
     } else if status["state"] == "stopped" {
         writeln!(out, "it was stopped {} ago", between(told_ms, now_ms()))?;
+    } else if is_gone {
+        writeln!(out, "its process is gone; it was last seen at work {} ago", between(told_ms, now_ms()))?;
     } else {
         writeln!(out, "it was last seen at work {} ago", between(told_ms, now_ms()))?;
     }
