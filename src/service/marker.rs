@@ -97,10 +97,15 @@ pub struct Held {
 
 /// Another process has it.
 #[derive(Debug, thiserror::Error)]
-#[error("{name} is running already: process {pid}")]
+#[error("{name} is running already{}", of_process(*pid))]
 pub struct RunningAlready {
     pub name: String,
-    pub pid: u32,
+    /// `None` where it has not said so yet, or could not.
+    pub pid: Option<u32>,
+}
+
+fn of_process(pid: Option<u32>) -> String {
+    pid.map_or_else(String::new, |pid| format!(": process {pid}"))
 }
 
 fn path_of(state: &Path, name: &str) -> PathBuf {
@@ -183,7 +188,8 @@ impl Held {
         let (lock, problem) = match lock(&path) {
             Ok(lock) => (Some(lock), None),
             Err(TryLockError::WouldBlock) => {
-                let pid = read(state, name).life.map_or(0, |life| life.wrapper_pid);
+                // The life on record may be the one of before.
+                let pid = fs::read_to_string(lock_of(&path)).ok().and_then(|pid| pid.trim().parse().ok());
                 return Err(RunningAlready { name: name.to_owned(), pid });
             }
             Err(TryLockError::Error(error)) => {
@@ -252,9 +258,15 @@ fn lock(path: &Path) -> Result<File, TryLockError> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(TryLockError::Error)?;
     let mut options = fs::OpenOptions::new();
     let options = options.write(true).create(true).truncate(false).mode(0o600);
-    let lock = options.open(path.with_extension("lock")).map_err(TryLockError::Error)?;
+    let mut lock = options.open(lock_of(path)).map_err(TryLockError::Error)?;
     lock.try_lock()?;
+    // For whoever finds it taken. On a full disk it stays unsaid.
+    let _ = lock.set_len(0).and_then(|()| writeln!(lock, "{}", std::process::id()));
     Ok(lock)
+}
+
+fn lock_of(path: &Path) -> PathBuf {
+    path.with_extension("lock")
 }
 
 impl Marker {
@@ -301,7 +313,8 @@ mod tests {
         held.write(&Marker { life: Some(life), settled_ms: Some(7), ..Marker::default() });
         assert_eq!(held.read().settled_ms, Some(7));
         let second = Held::take(state.path(), "gateway").expect_err("the second");
-        assert_eq!(second.to_string(), "gateway is running already: process 42");
+        // Not the one of the life that was before.
+        assert_eq!(second.to_string(), format!("gateway is running already: process {}", std::process::id()));
         assert_eq!(unreadable(state.path(), "gateway"), None);
         fs::write(path_of(state.path(), "gateway"), "{\"life\":").expect("written");
         assert_eq!(held.read(), Marker::default());

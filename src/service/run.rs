@@ -171,7 +171,7 @@ fn leave_the_living_alone(job: &Job, marker: &mut Marker) -> Result<(), RunningA
     let Some(life) = &marker.life else { return Ok(()) };
     let Some(pid) = life.living_wrapper(Moment::now().boot.as_deref()) else { return Ok(()) };
     if life.state_folder.is_some() && life.state_folder == marker::folder_id(&job.state) {
-        return Err(RunningAlready { name: job.name.clone(), pid });
+        return Err(RunningAlready { name: job.name.clone(), pid: Some(pid) });
     }
     say!("what is known of {} is of another folder, where process {pid} runs it; that one is left alone", job.name);
     marker.life = None;
