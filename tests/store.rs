@@ -176,6 +176,30 @@ fn a_disk_that_is_full_and_has_room_again_loses_nothing_uncounted() {
     assert_eq!(rows(&path) + dropped(&store), PRODUCED);
 }
 
+/// What a killed gateway leaves: rows that are in the journal only.
+#[test]
+fn all_rows_can_be_read_on_a_full_disk() {
+    let Some(disk) = Disk::of("size=4m") else { return };
+    let (_folder, path) = in_folder();
+    let store = written(&path, 10);
+    let copy = disk.path().join("seawall.db");
+    for suffix in ["", "-wal"] {
+        fs::copy(format!("{}{suffix}", path.display()), format!("{}{suffix}", copy.display())).expect("copied");
+    }
+    assert!(store.close(PATIENCE));
+    let journal = disk.path().join("seawall.db-wal");
+    let before = fs::read(&journal).expect("it is there");
+    let ballast = disk.fill();
+    for _ in 0..2 {
+        assert_eq!(rows(&copy), 10);
+    }
+    assert!(fs::read(&journal).expect("it is there") == before, "a reader changes nothing");
+    fs::remove_file(ballast).expect("it was there");
+    let store = opened(Settings::at(&copy));
+    assert!(store.close(PATIENCE));
+    assert_eq!(rows(&copy), 10);
+}
+
 #[test]
 fn a_read_only_folder_degrades_and_nothing_more() {
     let Some(disk) = Disk::of("size=64m,ro") else { return };

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, params};
+use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, config::DbConfig, params};
 
 use super::{
     database::Trouble,
@@ -223,11 +223,28 @@ impl Reader {
             .map_err(|error| self.unreadable(&error))
             .and_then(|connection| self.checked(connection));
         match usual {
-            // Reading a journal needs a file beside it: on a disk that cannot be
-            // written, the database is as still as a stone and can be read as one.
-            Err(ReadError::Unreadable { .. }) => self.checked(self.as_a_stone()?),
+            // Reading a journal needs a file beside it, or nobody else. On a disk that cannot
+            // be written, the database is as still as a stone and can be read as one.
+            Err(ReadError::Unreadable { .. }) => match self.alone().and_then(|connection| self.checked(connection)) {
+                Err(ReadError::Unreadable { .. }) => self.checked(self.as_a_stone()?),
+                known => known,
+            },
             known => known,
         }
+    }
+
+    /// With what SQLite would keep in the file beside it in memory: on a full disk. The journal
+    /// stays as it is.
+    fn alone(&self) -> Result<Connection, ReadError> {
+        let open = || {
+            let connection = Connection::open_with_flags(&self.path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+            connection.busy_timeout(self.lock_wait)?;
+            connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+            connection.pragma_update_and_check(None, "locking_mode", "EXCLUSIVE", |_| Ok(()))?;
+            connection.pragma_update(None, "query_only", true)?;
+            Ok(connection)
+        };
+        open().map_err(|error: rusqlite::Error| self.unreadable(&error))
     }
 
     fn as_a_stone(&self) -> Result<Connection, ReadError> {
