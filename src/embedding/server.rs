@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use tokio::{net::TcpListener, sync::Semaphore, time::timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::{Settings, front, keeper::Keeper};
+use super::{Settings, front, keeper::Keeper, worker::report_time};
 use crate::{
     id,
     listener::{Reception, guard::Guard},
@@ -65,5 +65,5 @@ pub async fn serve(settings: Settings, listener: TcpListener, shutdown: Cancella
     };
     let all_answered = reception.serve(listener, &shutdown, answer).await;
     release.cancel();
-    timeout(RELEASE_TIMEOUT, tending).await.is_ok() && all_answered
+    timeout(RELEASE_TIMEOUT + report_time(), tending).await.is_ok() && all_answered
 }

@@ -31,6 +31,9 @@ use crate::{heap, process::memory};
 const LOAD_TIMEOUT: Duration = Duration::from_secs(120);
 /// One whose input was closed has so long to end.
 const END_TIMEOUT: Duration = Duration::from_secs(5);
+/// And so much longer where it says what had filled its memory: to give the places their names,
+/// it reads the whole program's own description of itself.
+const REPORT_TIMEOUT: Duration = Duration::from_secs(60);
 /// Frames on their way to it: requests are bounded by the queue, and each may be cancelled.
 const ORDERS: usize = 64;
 
@@ -179,7 +182,7 @@ impl Worker {
         };
         let _ = timeout(drain, answered).await;
         self.close.cancel();
-        if timeout(END_TIMEOUT, self.gone.cancelled()).await.is_err() {
+        if timeout(END_TIMEOUT + report_time(), self.gone.cancelled()).await.is_err() {
             tracing::warn!("the process {} of the model does not end and is killed", self.pid);
             self.kill();
             let _ = timeout(END_TIMEOUT, self.gone.cancelled()).await;
@@ -273,6 +276,11 @@ impl Drop for TakenBack<'_> {
             let _ = self.worker.orders.try_send(frame);
         }
     }
+}
+
+/// What a process may take at its end for a report of its memory.
+pub(super) fn report_time() -> Duration {
+    if heap::is_report_wanted() { REPORT_TIMEOUT } else { Duration::ZERO }
 }
 
 fn spawn(settings: &ModelSettings) -> io::Result<Child> {
