@@ -48,6 +48,9 @@ pub enum Due {
 /// A start within this of its slot is on time: supervisors spread starts, and a
 /// machine that wakes up is busy.
 const ON_TIME: Duration = Duration::from_secs(15 * 60);
+/// A supervisor counts a pause from start to start: when the run before was slow to come up, or
+/// woke the machine, the next start is early by as much. The shortest pause is a minute.
+const EARLY: Duration = Duration::from_secs(30);
 /// More missed runs than this are not counted one by one.
 const MISSED_MAX: u32 = 400;
 
@@ -65,13 +68,16 @@ pub fn due(
     let Schedule::Every(pause) = schedule else {
         return due_at_slot(schedule, zone, now, last_success, known, missed);
     };
-    // A supervisor counts from start to start and is never early by much.
-    let wanted = last_success.and_then(|last| last.checked_add(pause / 2).ok());
-    match wanted {
-        // A clock that was set back must not stop it for as long as it was set back.
-        Some(wanted) if now < wanted && last_success.is_some_and(|last| last <= now) => Due::NotBefore(wanted),
+    match counted(pause, now, last_success) {
+        Some(next) if now.checked_add(EARLY).is_ok_and(|latest| latest < next) => Due::NotBefore(next),
         _ => Due::Now { slot: None, missed: 0 },
     }
+}
+
+/// When the pause after a run is over. A clock that was set back must not make it longer by as
+/// much as it was set back.
+fn counted(pause: Duration, now: Timestamp, last_start: Option<Timestamp>) -> Option<Timestamp> {
+    last_start.filter(|last| *last <= now)?.checked_add(pause).ok()
 }
 
 fn due_at_slot(
@@ -154,8 +160,7 @@ pub fn next_run(
     last_start: Option<Timestamp>,
 ) -> Option<Timestamp> {
     let Schedule::Every(pause) = schedule else { return slot_after(schedule, zone, now) };
-    let counted = last_start.filter(|last| *last <= now).and_then(|last| last.checked_add(pause).ok());
-    counted.filter(|next| *next > now).or_else(|| now.checked_add(pause).ok())
+    counted(pause, now, last_start).filter(|next| *next > now).or_else(|| now.checked_add(pause).ok())
 }
 
 fn slot_on(schedule: Schedule, zone: &TimeZone, date: Date) -> Option<Timestamp> {

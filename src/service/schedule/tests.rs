@@ -138,7 +138,12 @@ fn a_pause_is_counted_from_start_to_start() {
     assert_eq!(due_at("2026-11-24T08:00:00Z", None), now);
     assert_eq!(due_at("2026-11-24T08:15:00Z", Some("2026-11-24T08:00:05Z")), now);
     let early = due_at("2026-11-24T08:01:00Z", Some("2026-11-24T08:00:00Z"));
-    assert_eq!(early, Due::NotBefore(at("2026-11-24T08:07:30Z")));
+    assert_eq!(early, Due::NotBefore(at("2026-11-24T08:15:00Z")));
+    let (last, late) = ("2026-11-24T08:00:00Z", "2026-11-24T08:14:29Z");
+    assert_eq!(due_at("2026-11-24T08:14:30Z", Some(last)), now, "a supervisor is early");
+    assert_eq!(due_at(late, Some(last)), Due::NotBefore(at("2026-11-24T08:15:00Z")));
+    let shown = next_run(every, &berlin(), at(late), Some(at(last)));
+    assert_eq!(due_at(late, Some(last)), Due::NotBefore(shown.expect("a time")), "and is shown so");
     assert_eq!(due_at("2026-11-24T07:00:00Z", Some("2026-11-24T08:00:00Z")), now, "the clock was set back");
 }
 
