@@ -1,8 +1,11 @@
 //! The command line: clap's types only.
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::{collections::BTreeSet, net::SocketAddr, path::PathBuf};
 
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{
+    Parser, Subcommand, ValueEnum,
+    error::{ContextKind, ContextValue},
+};
 
 use seawall::command;
 
@@ -67,13 +70,50 @@ pub(crate) enum Command {
     Systemd(command::systemd::Args),
     FileWatcher(command::watch::Args),
     Mcp(command::mcp::Args),
-    #[command(hide = true)]
-    ServiceHelper(command::run::HelperArgs),
 }
 
 impl Cli {
+    /// Reads the command line, or says what is wrong with it and ends.
+    pub(crate) fn read() -> Self {
+        Cli::try_parse().unwrap_or_else(|mut error| {
+            suggest_only_what_is_shown(&mut error);
+            error.exit()
+        })
+    }
+
     /// `seawall` alone serves.
     pub(crate) fn command(&mut self) -> Command {
         self.command.take().unwrap_or(Command::Serve(command::serve::Args { listen: None::<SocketAddr> }))
+    }
+}
+
+/// Whoever mistypes a word is not to be sent to one that is for seawall itself.
+fn suggest_only_what_is_shown(error: &mut clap::Error) {
+    let mut shown = BTreeSet::new();
+    collect_shown(&<Cli as clap::CommandFactory>::command(), &mut shown);
+    for kind in [ContextKind::SuggestedSubcommand, ContextKind::SuggestedArg] {
+        let left: Vec<String> = match error.remove(kind) {
+            Some(ContextValue::Strings(words)) => words.into_iter().filter(|word| shown.contains(word)).collect(),
+            Some(ContextValue::String(word)) => {
+                if shown.contains(&word) {
+                    error.insert(kind, ContextValue::String(word));
+                }
+                continue;
+            }
+            _ => continue,
+        };
+        if !left.is_empty() {
+            error.insert(kind, ContextValue::Strings(left));
+        }
+    }
+}
+
+fn collect_shown(command: &clap::Command, shown: &mut BTreeSet<String>) {
+    let arguments = command.get_arguments().filter(|argument| !argument.is_hide_set());
+    shown.extend(arguments.filter_map(|argument| argument.get_long()).map(|long| format!("--{long}")));
+    shown.extend(["help", "--help", "--version"].map(str::to_owned));
+    for subcommand in command.get_subcommands().filter(|subcommand| !subcommand.is_hide_set()) {
+        shown.insert(subcommand.get_name().to_owned());
+        collect_shown(subcommand, shown);
     }
 }

@@ -9,6 +9,7 @@
 //! `docs/servers-toml.md` is the reference of the file itself.
 
 use std::{
+    cell::RefCell,
     io::Read as _,
     path::{Path, PathBuf},
 };
@@ -61,6 +62,9 @@ pub struct Config {
     pub servers: Vec<Server>,
     pub services: Vec<Service>,
     pub alerts: Vec<Alert>,
+    /// Variables whose values may be secrets, as they are written, and those values: what
+    /// must not show where messages go, wherever in the file it stands.
+    pub confidences: Vec<(String, Secret)>,
     /// The file, absolute.
     pub path: PathBuf,
     /// The folder it is in: what relative paths are of.
@@ -172,11 +176,14 @@ pub fn parse(text: &str, path: &Path, around: &Surroundings<'_>) -> Result<Confi
         }
     };
 
-    let reading = Reading { source, around, folder: &folder, complaints: Vec::new().into() };
+    let reading =
+        Reading { source, around, folder: &folder, complaints: RefCell::default(), confidences: RefCell::default() };
     let root = Entry::root(&reading, document.as_item());
     let config = root.table("not a table", |file| tables(file, &absolute, &folder)).flatten();
     match config {
-        Some(config) if reading.complaints.borrow().is_empty() => Ok(config),
+        Some(config) if reading.complaints.borrow().is_empty() => {
+            Ok(Config { confidences: reading.confidences.into_inner(), ..config })
+        }
         _ => Err(Complaints::new(reading.complaints.into_inner())),
     }
 }
@@ -202,6 +209,7 @@ fn tables(file: &mut Table<'_>, path: &Path, folder: &Path) -> Option<Config> {
         servers: servers.unwrap_or_default(),
         services: services.unwrap_or_default(),
         alerts: alerts.unwrap_or_default(),
+        confidences: Vec::new(),
         path: path.to_owned(),
         folder: folder.to_owned(),
     })

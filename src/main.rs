@@ -4,7 +4,6 @@ mod cli;
 
 use std::{io::IsTerminal as _, process::ExitCode};
 
-use clap::Parser as _;
 use tracing_subscriber::EnvFilter;
 
 use cli::{Cli, Command, LogFormat};
@@ -16,10 +15,10 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() -> ExitCode {
     // Before anything else: this may be the process that becomes a server, or a model.
-    if let Some(code) = launcher::enter().or_else(embedding::enter) {
+    if let Some(code) = launcher::enter().or_else(embedding::enter).or_else(command::run::enter) {
         return code;
     }
-    let mut cli = Cli::parse();
+    let mut cli = Cli::read();
     let command = cli.command();
     log_to_stderr(cli.log, &command);
     match run(command, cli.config) {
@@ -54,7 +53,6 @@ fn run(command: Command, config: Option<std::path::PathBuf>) -> anyhow::Result<E
         Command::Tasks(args) => command::tasks::run(args, config),
         Command::Launchd(args) => command::launchd::run(args, config),
         Command::Systemd(args) => command::systemd::run(args, config),
-        Command::ServiceHelper(args) => command::run::help(args),
         Command::FileWatcher(args) => command::watch::run(args, config),
         Command::Mcp(args) => command::block_on(command::mcp::run(args)),
     }

@@ -32,12 +32,16 @@ pub mod orphans;
 mod sys;
 pub mod tail;
 mod talk;
+pub mod veil;
 
 pub use exit::Exit;
 use ledger::Ledger;
 pub use sys::dies_with_us;
 pub use talk::LaunchError;
 use talk::Order;
+
+/// The first word by which seawall starts itself to help `seawall run`; no subcommand.
+pub const HELPER: &str = "service-helper";
 
 /// A tree that was told to end at once has so long before its launcher is ended too.
 const KILL_WAIT: Duration = Duration::from_secs(3);

@@ -11,7 +11,14 @@ use serde_json::{Value, json};
 
 mod support;
 
-use support::{Launch, confined, poll, process, scratch::Scratch, text_of, wait_until};
+use support::{
+    Launch, confined, database, poll, process,
+    scratch::Scratch,
+    service::{self, Services},
+    text_of, wait_until,
+};
+
+const WITHIN: Duration = Duration::from_secs(60);
 
 const SECRETS: [&str; 3] = ["s3cr3t-of-a-command", "s3cr3t-of-a-file", "s3cr3t-of-a-variable"];
 
@@ -158,4 +165,131 @@ async fn a_start_warns_of_a_secret_among_the_arguments_and_does_not_tell_it() {
         "{warned:?}"
     );
     assert!(!log.contains("s3cr3t-of-an-argument"), "{log}");
+}
+
+/// Of services: argument of the command, of a probe, of an alert, of a step, of a watcher's
+/// handler; each is told by a shell that says all it has been given.
+const IN_CONFIDENCE: [&str; 3] = ["s3cr3t-of-a-service", "s3cr3t-of-its-argument", "s3cr3t-of-its-token-file"];
+
+const SERVICES: &str = r#"
+[[alerts]]
+command = ["/bin/sh", "-c", "echo \"no alert with $0\" >&2; exit 1", "${SERVICE_SECRET}"]
+
+[services.hangs]
+command = ["/bin/sh", "-c", "echo \"I have $A, $B and $0\" >&2; echo up > up; exec sleep 300", "${SERVICE_SECRET}"]
+env = { A = "${cmd:echo s3cr3t-of-a-service}", B = "${file:./token}" }
+health = { command = ["./no/${SERVICE_SECRET}"], every = "100ms", misses = 1, starts_within = "100ms" }
+
+[services.missing]
+command = ["./no/${SERVICE_SECRET}"]
+
+[services.leaves]
+command = ["/bin/sh", "-c", "setsid /bin/sh -c 'echo $$$$ > daemon; while :; do sleep 0.1; done' \"$0\" & exec sleep 300", "${SERVICE_SECRET}"]
+
+[services.task]
+builtin = "tasks"
+schedule = "daily 03:30"
+options = { steps = [{ command = ["/bin/sh", "-c", "echo \"no step with $0\" >&2", "${SERVICE_SECRET}"], expect = { file = "./out/${SERVICE_SECRET}" } }] }
+
+[services.watcher]
+builtin = "watch"
+options = { folders = ["in"], existing = true, settle = "100ms", retries = 0, command = ["/bin/sh", "-c", "echo \"no handler with $0 and $B\" >&2; exit 1", "${SERVICE_SECRET}"] }
+env = { B = "${file:./token}" }
+"#;
+
+/// All files below a folder that seawall wrote.
+fn files_of_seawall(folder: &Path) -> Vec<std::path::PathBuf> {
+    let entries = std::fs::read_dir(folder).unwrap().flatten().map(|entry| entry.path());
+    let own = |path: &std::path::PathBuf| !path.ends_with("servers.toml") && !path.ends_with("token");
+    entries.filter(own).flat_map(|path| if path.is_dir() { files_of_seawall(&path) } else { vec![path] }).collect()
+}
+
+#[test]
+fn secrets_of_services_are_in_no_log_and_no_row() {
+    let services = Services::new(SERVICES);
+    services.folder.write("token", IN_CONFIDENCE[2]);
+    services.folder.write("in/file", "x");
+    let run = |words: &[&str]| services.start_with_env(words, &[("SERVICE_SECRET", IN_CONFIDENCE[1])]);
+    let mut said = String::new();
+
+    // Three crashes within five minutes are an alert, whose command says what it was given.
+    for _ in 0..3 {
+        let mut hangs = run(&["hangs"]);
+        hangs.end_within(WITHIN);
+        said += &hangs.log.text();
+    }
+    assert!(said.contains("no alert with <${SERVICE_SECRET}>"), "{said}");
+    let mut missing = run(&["missing"]);
+    assert_eq!(missing.end_within(WITHIN).code(), Some(78));
+    said += &missing.log.text();
+    let mut leaves = run(&["leaves"]);
+    let daemon = poll(WITHIN, || services.text("daemon")?.parse().ok()).expect("a daemon");
+    leaves.kill();
+    assert!(service::lives(daemon));
+    std::fs::remove_file(services.file("daemon")).unwrap();
+    let leaves = run(&["leaves"]);
+    poll(WITHIN, || services.text("daemon")).expect("another one");
+    said += &stopped(leaves);
+    let mut task = run(&["task", "--now"]);
+    task.end_within(WITHIN);
+    said += &task.log.text();
+    let watcher = run(&["watcher"]);
+    let given_up = || {
+        let rows = database::rows(&services.file("watch.db"), "select message from events where state = 'given_up'");
+        rows.ok()?.first()?["message"].as_str().map(str::to_owned)
+    };
+    let why = poll(WITHIN, given_up).unwrap_or_else(|| panic!("none is given up\n{}", watcher.log.text()));
+    assert!(why.contains("no handler with <${SERVICE_SECRET}> and <B>"), "{why}");
+    said += &stopped(watcher);
+
+    let rows = json!(database::rows(&services.file("seawall.db"), "select * from events").unwrap()).to_string();
+    for shown in ["I have <A>, <B> and <${SERVICE_SECRET}>", "no such file: ", "/no/<${SERVICE_SECRET}> cannot be run"]
+    {
+        assert!(rows.contains(shown), "{shown}: {rows}");
+    }
+    for shown in ["sleep 0.1; done <${SERVICE_SECRET}>", "/out/<${SERVICE_SECRET}>"] {
+        assert!(said.contains(shown) && rows.contains(shown), "{shown}: {said}\n{rows}");
+    }
+    let files = files_of_seawall(services.folder.path());
+    assert!(files.iter().any(|path| path.ends_with("seawall.db")), "{files:?}");
+    for secret in IN_CONFIDENCE {
+        assert!(!said.contains(secret), "{secret} is in a log:\n{said}");
+        for path in &files {
+            let bytes = std::fs::read(path).unwrap_or_default();
+            assert!(!String::from_utf8_lossy(&bytes).contains(secret), "{secret} is in {}", path.display());
+        }
+    }
+}
+
+#[test]
+fn a_check_warns_of_secrets_among_the_arguments_of_services_and_alerts() {
+    let folder = Scratch::new();
+    let config = folder.write("servers.toml", SERVICES);
+    let output = process::run(seawall(&["check", "--json"], &config), WITHIN);
+    let checked: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let warnings = |what: &Value| {
+        let warnings = what["warnings"].as_array().unwrap().iter();
+        let heads = warnings.map(|warning| warning.as_str().unwrap().split(',').next().unwrap().to_owned());
+        heads.collect::<Vec<_>>()
+    };
+    let of = |name: &str| {
+        let services = checked["services"].as_array().unwrap();
+        warnings(services.iter().find(|service| service["name"] == name).unwrap())
+    };
+    let holds = |key: &str| format!("{key} holds ${{SERVICE_SECRET}}");
+    assert_eq!(of("hangs"), [holds("command[3]"), holds("health.command[0]")]);
+    assert_eq!(of("task"), [holds("options.steps[0].command[3]")]);
+    assert_eq!(of("watcher"), [holds("options.command[3]")]);
+    assert_eq!(warnings(&checked["alerts"][0]), [holds("command[3]")]);
+    let said = String::from_utf8(process::run(seawall(&["check"], &config), WITHIN).stdout).unwrap();
+    assert_eq!(said.matches("warning: ").count(), 7, "{said}");
+    assert!(said.contains("where the service can take it from a variable, write env = { NAME = "), "{said}");
+    assert!(said.contains("let it read that from a file instead"), "{said}");
+}
+
+/// What it said until it was stopped.
+fn stopped(mut run: service::Run) -> String {
+    run.signal(rustix::process::Signal::TERM);
+    run.end_within(WITHIN);
+    run.log.text()
 }

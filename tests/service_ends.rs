@@ -149,6 +149,48 @@ fn a_probe_that_takes_too_long_ends_with_all_that_it_started() {
 }
 
 #[test]
+fn a_probe_that_ends_well_leaves_nothing_either() {
+    let probe = "setsid sleep 300 & echo $! >> pids; sleep 300 & echo $! >> pids";
+    let health = format!("health = {{ command = [\"/bin/sh\", \"-c\", {}], every = \"100ms\" }}", json!(probe));
+    let services = Services::script("exec sleep 300", &health);
+    let run = services.start();
+    are_gone(&pids(&services, "pids", 4)[..4]);
+    run.signal(Signal::TERM);
+    run.end();
+}
+
+/// A container has one process that all orphans fall to and that no signal ends by default.
+#[cfg(target_os = "linux")]
+#[test]
+fn as_the_first_process_of_a_container_it_buries_orphans_and_ends_with_a_code_of_a_signal() {
+    let container = ["-Urpf", "--mount-proc"];
+    let unshared = |words: &[&str]| {
+        let mut command = Command::new("unshare");
+        command.args(container).args(words).stdin(Stdio::null());
+        command
+    };
+    if !unshared(&["true"]).stderr(Stdio::null()).status().is_ok_and(|status| status.success()) {
+        eprintln!("no container can be had here");
+        return;
+    }
+    let script = "(setsid sh -c 'echo $$ > orphan' &); while ! test -s orphan; do sleep 0.02; done; \
+        orphan=$(cat orphan); while test -e /proc/$orphan; do sleep 0.02; done; echo buried > buried; \
+        cat /proc/1/comm > first; kill -TERM $$; sleep 300";
+    let services = Services::script(script, "");
+    let config = services.file("servers.toml");
+    let seawall = [env!("CARGO_BIN_EXE_seawall"), "run", "one", "--config", config.to_str().expect("UTF-8")];
+    let mut child = unshared(&seawall).current_dir(services.folder.path()).spawn().expect("started");
+    let ended = poll(WITHIN, || child.try_wait().expect("asked"));
+    if ended.is_none() {
+        child.kill().expect("killed");
+    }
+    assert_eq!(services.text("buried").as_deref(), Some("buried"));
+    assert_eq!(services.text("first").as_deref(), Some("seawall"));
+    assert_eq!(ending(ended.expect("it ends")), 128 + Signal::TERM.as_raw());
+    assert_eq!(services.last("service_crash")["signal"], Signal::TERM.as_raw());
+}
+
+#[test]
 fn a_probe_under_way_does_not_hold_up_the_end() {
     let deaf = TcpListener::bind("127.0.0.1:0").expect("a port");
     let url = format!("url = \"http://{}/\"", deaf.local_addr().expect("an address"));

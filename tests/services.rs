@@ -694,3 +694,20 @@ fn services_are_shown_as_they_are() {
     assert_eq!(text.status.code(), Some(1), "one is down");
     assert!(String::from_utf8_lossy(&text.stdout).contains("exit code 3: boom"));
 }
+
+#[test]
+fn a_mistyped_word_is_never_answered_with_one_that_is_for_seawall_itself() {
+    let said = |words: &[&str]| {
+        let output = Command::new(env!("CARGO_BIN_EXE_seawall")).args(words).output().expect("it runs");
+        assert_eq!(output.status.code(), Some(2), "{output:?}");
+        String::from_utf8(output.stderr).expect("text")
+    };
+    let services = said(&["service-help"]);
+    assert!(services.contains("'services'") && !services.contains("service-helper"), "{services}");
+    let tasks = said(&["tasks", "stps"]);
+    assert!(tasks.contains("unrecognized subcommand") && !tasks.contains("step"), "{tasks}");
+    let run = said(&["run", "one", "--stop-with", "1s"]);
+    assert!(run.contains("unexpected argument") && !run.contains("--stop-within"), "{run}");
+    let shown = said(&["check", "--jsn"]);
+    assert!(shown.contains("--json"), "{shown}");
+}

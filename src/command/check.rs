@@ -65,9 +65,7 @@ pub fn write_text(out: &mut impl Write, path: &Path, checked: &Result<Config, Co
     for server in &config.servers {
         let off = if server.enabled { "" } else { " (not enabled)" };
         write_line(out, &server.name, server.kind.key(), &target(server), off, server.problem.as_deref())?;
-        for warning in &server.warnings {
-            writeln!(out, "  {:<12} warning: {}", "", text::harmless(warning))?;
-        }
+        write_warnings(out, &server.warnings)?;
     }
     if !config.services.is_empty() {
         writeln!(out, "{}", count(config.services.len(), "service"))?;
@@ -79,6 +77,7 @@ pub fn write_text(out: &mut impl Write, path: &Path, checked: &Result<Config, Co
         };
         let target = target.map_or("", String::as_str);
         write_line(out, &service.name, key, target, "", service.problem.as_deref())?;
+        write_warnings(out, &service.warnings)?;
     }
     if !config.alerts.is_empty() {
         writeln!(out, "{}", count(config.alerts.len(), "alert"))?;
@@ -86,7 +85,11 @@ pub fn write_text(out: &mut impl Write, path: &Path, checked: &Result<Config, Co
     for problem in config.alerts.iter().filter_map(|alert| alert.problem.as_deref()) {
         writeln!(out, "  parked: {}", text::harmless(problem))?;
     }
-    Ok(())
+    config.alerts.iter().try_for_each(|alert| write_warnings(out, &alert.warnings))
+}
+
+fn write_warnings(out: &mut impl Write, warnings: &[String]) -> io::Result<()> {
+    warnings.iter().try_for_each(|warning| writeln!(out, "  {:<12} warning: {}", "", text::harmless(warning)))
 }
 
 fn write_line(
@@ -122,9 +125,9 @@ pub fn as_json(path: &Path, checked: &Result<Config, Complaints>) -> Value {
             ServiceKind::Command { .. } => "command",
             ServiceKind::Builtin { .. } => "builtin",
         };
-        json!({ "name": service.name, "kind": kind, "problem": service.problem })
+        json!({ "name": service.name, "kind": kind, "problem": service.problem, "warnings": service.warnings })
     });
-    let alerts = config.alerts.iter().map(|alert| json!({ "problem": alert.problem }));
+    let alerts = config.alerts.iter().map(|alert| json!({ "problem": alert.problem, "warnings": alert.warnings }));
     json!({
         "ok": true,
         "file": path,

@@ -3,7 +3,8 @@
 use std::{collections::BTreeMap, io::Read as _, path::PathBuf, process::ExitCode, time::Duration};
 
 use anyhow::{Context as _, bail};
-use rustix::process::{Resource, Rlimit, Signal, getpid, kill_process, setrlimit};
+use clap::Parser as _;
+use rustix::process::{Pid, Resource, Rlimit, Signal, getpid, kill_process, setrlimit};
 
 use super::{block_on, load_config};
 use crate::{
@@ -11,6 +12,7 @@ use crate::{
     embedding,
     gateway::reload::Overrides,
     heap,
+    process::{HELPER, veil::Veil},
     say::note,
     service::{
         exec, memory,
@@ -85,6 +87,8 @@ pub(super) fn hold(name: &str, config: &Config, adjust: impl FnOnce(&mut Job)) -
             }
         },
     };
+    service.warnings.iter().for_each(|warning| note!("seawall: {}: {warning}", service.name));
+    config.alerts.iter().flat_map(|alert| &alert.warnings).for_each(|warning| note!("seawall: an alert: {warning}"));
     let mut job = job(service, argv, config, seawall);
     // The commands of a task would get it too.
     if matches!(service.kind, ServiceKind::Builtin { .. }) && service.schedule.is_none() {
@@ -120,6 +124,7 @@ fn job(service: &Service, argv: Vec<String>, config: &Config, seawall: PathBuf) 
         max_bytes: service.memory.as_ref().and_then(|watch| watch.max_bytes),
         sample_every: memory::SAMPLE_EVERY,
         sinks: config.alerts.iter().filter_map(sink).collect(),
+        veil: veil(service, config),
         overseen: overseen(service, config),
         database: Settings::at(&config.gateway.database),
         state: config.gateway.state.clone(),
@@ -156,6 +161,18 @@ fn token_of<'c>(service: &'c Service, config: &'c Config) -> Option<&'c str> {
     }
 }
 
+/// Over all that was told in confidence: to the service, and anywhere in the file.
+pub(super) fn veil(service: &Service, config: &Config) -> Veil {
+    let of_service = exposed(&service.env).into_iter();
+    let told = config.confidences.iter().map(|(name, value)| (name.clone(), value.expose().to_owned()));
+    let token = token_of(service, config).map(|token| ("token".to_owned(), token.to_owned()));
+    let webhooks = config.alerts.iter().filter_map(|alert| match &alert.notify {
+        Notify::Webhook(url) => Some(("webhook".to_owned(), url.expose().to_owned())),
+        Notify::Command(_) | Notify::Desktop => None,
+    });
+    Veil::over(of_service.chain(told).chain(token).chain(webhooks))
+}
+
 fn exposed(env: &BTreeMap<String, Secret>) -> Vec<(String, String)> {
     env.iter().map(|(name, value)| (name.clone(), value.expose().to_owned())).collect()
 }
@@ -176,17 +193,22 @@ fn sink(alert: &Alert) -> Option<Sink> {
 /// of the one who watched is of no interest, so no core is left of it.
 fn end_by(signal: i32) -> anyhow::Result<ExitCode> {
     let _ = setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) });
-    if signal == Signal::KILL.as_raw() {
-        let _ = kill_process(getpid(), Signal::KILL);
+    // No signal ends the first process of a container that it does not want: trying to would
+    // end it by another one.
+    if getpid() != Pid::INIT {
+        if signal == Signal::KILL.as_raw() {
+            let _ = kill_process(getpid(), Signal::KILL);
+        }
+        let _ = signal_hook::low_level::emulate_default_handler(signal);
     }
-    let _ = signal_hook::low_level::emulate_default_handler(signal);
-    // One that does not end a process: as a shell would say it.
+    // That, or one that does not end a process: as a shell would say it.
     std::process::exit(128 + signal)
 }
 
 /// Processes that `seawall run` starts beside the service.
-#[derive(Debug, clap::Args)]
-pub struct HelperArgs {
+#[derive(Debug, clap::Parser)]
+#[command(name = "seawall service-helper")]
+struct HelperArgs {
     #[command(subcommand)]
     help: Help,
 }
@@ -207,7 +229,20 @@ enum Help {
 const POST_WITHIN: Duration = Duration::from_secs(8);
 const CANNOT_RUN_CODE: u8 = 127;
 
-pub fn help(args: HelperArgs) -> anyhow::Result<ExitCode> {
+/// `Some` where this program was started to help: before the command line is read, which
+/// nobody types.
+pub fn enter() -> Option<ExitCode> {
+    if std::env::args_os().nth(1)? != HELPER {
+        return None;
+    }
+    let args = HelperArgs::parse_from(std::env::args_os().skip(1));
+    Some(help(args).unwrap_or_else(|error| {
+        note!("seawall: {}", super::sentence(&error));
+        ExitCode::FAILURE
+    }))
+}
+
+fn help(args: HelperArgs) -> anyhow::Result<ExitCode> {
     match args.help {
         Help::Exec { parent, argv } => {
             note!("seawall: {}", exec(&argv, parent));

@@ -127,6 +127,7 @@ fn steps(name: &str, config: &Config) -> anyhow::Result<ExitCode> {
         seawall,
         report: marker::steps_path(&config.gateway.state, name),
         database: config.gateway.database.clone(),
+        veil: run::veil(run::find(name, config)?, config),
     };
     // It profiles services; a task that is asked by mistake goes on.
     signal_hook::flag::register(signal_hook::consts::SIGUSR2, Arc::default()).context("signals cannot be heard")?;
@@ -157,6 +158,7 @@ fn databases(config: &Config) -> Vec<Kept> {
 
 fn dry_run(name: &str, config: &Config) -> anyhow::Result<ExitCode> {
     let (service, schedule) = scheduled(name, config)?;
+    let veil = run::veil(service, config);
     let mut out = say::out();
     writeln!(out, "{name}, {}: would run, in {}", described(schedule), service.cwd.display())?;
     if let Some(problem) = &service.problem {
@@ -164,12 +166,12 @@ fn dry_run(name: &str, config: &Config) -> anyhow::Result<ExitCode> {
     }
     let Some(steps) = steps_of(service) else {
         if let ServiceKind::Command { argv } = &service.kind {
-            writeln!(out, "  {}", text::quote(&argv.join(" "), 500))?;
+            writeln!(out, "  {}", text::quote(&veil.hide(&argv.join(" ")), 500))?;
         }
         return Ok(ExitCode::SUCCESS);
     };
     for (number, step) in steps.iter().enumerate() {
-        let what = text::quote(&step.what.describe(), 500);
+        let what = text::quote(&veil.hide(&step.what.describe()), 500);
         let timeout = text::duration(step.timeout);
         let attempts = step.retries + 1;
         writeln!(out, "  {}. {}: {what}; within {timeout}, attempts: {attempts}", number + 1, step.name)?;

@@ -118,6 +118,7 @@ fn settings(name: Option<&str>, config: &Config) -> anyhow::Result<Settings> {
     let mut settings = settings.clone();
     for handling in settings.folders.iter_mut().filter_map(|folder| folder.handling.as_mut()) {
         handling.cwd.clone_from(&service.cwd);
+        handling.veil = super::run::veil(service, config);
     }
     Ok(settings)
 }

@@ -10,6 +10,8 @@ pub struct Alert {
     pub notify: Notify,
     /// Why nobody can be told: a variable that cannot be had.
     pub problem: Option<String>,
+    /// What is understood and not wise.
+    pub warnings: Vec<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,5 +38,6 @@ pub(super) fn read(entry: &Entry<'_>) -> Option<Alert> {
             _ => desktop.map(|()| Notify::Desktop)?,
         })
     })??;
-    Some(Alert { notify, problem: problems.into_sentence() })
+    let (problem, warnings) = problems.into_words();
+    Some(Alert { notify, problem, warnings })
 }

@@ -12,7 +12,9 @@ use toml_edit::{ArrayOfTables, Item, TableLike, Value};
 use super::{
     Surroundings,
     complaint::Complaint,
+    secret::Secret,
     source::Source,
+    value::shown_variable,
     variables::{self, Trouble},
 };
 
@@ -31,20 +33,27 @@ pub(super) struct Reading<'a> {
     /// The folder that relative paths are of.
     pub(super) folder: &'a Path,
     pub(super) complaints: RefCell<Vec<Complaint>>,
+    /// Variables whose values may be secrets, as they are shown, and those values.
+    pub(super) confidences: RefCell<Vec<(String, Secret)>>,
 }
 
-/// Why one server (or service, or alert) cannot run although the file is right.
+/// Why one server (or service, or alert) cannot run although the file is right, and what of
+/// it is understood and not wise.
 #[derive(Default)]
-pub(super) struct Problems(RefCell<Vec<String>>);
+pub(super) struct Problems {
+    whys: RefCell<Vec<String>>,
+    warnings: RefCell<Vec<String>>,
+}
 
 impl Problems {
     pub(super) fn push(&self, why: String) {
-        self.0.borrow_mut().push(why);
+        self.whys.borrow_mut().push(why);
     }
 
-    pub(super) fn into_sentence(self) -> Option<String> {
-        let problems = self.0.into_inner();
-        (!problems.is_empty()).then(|| problems.join("; "))
+    /// The problems as one sentence, and the warnings.
+    pub(super) fn into_words(self) -> (Option<String>, Vec<String>) {
+        let problems = self.whys.into_inner();
+        ((!problems.is_empty()).then(|| problems.join("; ")), self.warnings.into_inner())
     }
 }
 
@@ -57,6 +66,14 @@ pub(super) struct Entry<'a> {
     node: Node<'a>,
     secret: bool,
     problems: Option<&'a Problems>,
+}
+
+/// Whose a command is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Owner {
+    Server,
+    Service,
+    Alert,
 }
 
 /// `[table]` and `{ inline = "table" }` are the same to us.
@@ -136,6 +153,24 @@ impl<'a> Entry<'a> {
         None
     }
 
+    /// Says what is not wise about it, of what it belongs to.
+    pub(super) fn warn(&self, warnings: Vec<String>) {
+        if let Some(problems) = self.problems {
+            problems.warnings.borrow_mut().extend(warnings);
+        }
+    }
+
+    /// The key from the table of the server, the service or the alert on, and what that is.
+    pub(super) fn key_within(&self) -> (&str, Owner) {
+        let (table, rest) = self.key.split_once('.').unwrap_or(("", &self.key));
+        let within = || rest.split_once('.').map_or(rest, |(_, rest)| rest);
+        match table {
+            "servers" => (within(), Owner::Server),
+            "services" => (within(), Owner::Service),
+            _ => (rest, Owner::Alert),
+        }
+    }
+
     pub(super) fn value(&self) -> Option<&'a Value> {
         match self.node {
             Node::Value(value) => Some(value),
@@ -168,7 +203,14 @@ impl<'a> Entry<'a> {
     fn expand(&self, raw: &str) -> Option<String> {
         // For what is said while the command of a `${cmd:…}` runs.
         let _span = tracing::warn_span!("reading", key = %self.key).entered();
-        match variables::expand(raw, self.reading.around, self.reading.folder) {
+        let tell = |variable: &str, value: &str| {
+            let told = (shown_variable(variable), Secret::from(value.to_owned()));
+            let mut confidences = self.reading.confidences.borrow_mut();
+            if !confidences.contains(&told) {
+                confidences.push(told);
+            }
+        };
+        match variables::expand(raw, self.reading.around, self.reading.folder, tell) {
             Ok(text) => Some(text),
             Err(Trouble::Malformed(what)) => self.refuse(what),
             Err(Trouble::Missing(why)) => self.unavailable(why),

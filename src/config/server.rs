@@ -131,8 +131,7 @@ pub(super) fn read(name: &str, entry: &Entry<'_>, defaults: &Policy) -> Option<S
     let problems = Problems::default();
     let entry = entry.parking(&problems);
     let server = entry.table("not a table; write [servers.NAME] above its keys", |table| {
-        let mut warnings = Vec::new();
-        let kind = kind(table, &mut warnings);
+        let kind = kind(table);
         let policy = policy::read(table, defaults);
         Some(Server {
             name: name.into(),
@@ -145,18 +144,16 @@ pub(super) fn read(name: &str, entry: &Entry<'_>, defaults: &Policy) -> Option<S
             recycle: table.take("recycle", recycle).unwrap_or_default(),
             idle_stop: table.take("idle_stop", |entry| entry.or_off(|entry| entry.duration(TIMES))).flatten(),
             problem: None,
-            warnings,
+            warnings: Vec::new(),
             kind: kind?,
         })
     })??;
-    Some(Server { problem: problems.into_sentence(), ..server })
+    let (problem, warnings) = problems.into_words();
+    Some(Server { problem, warnings, ..server })
 }
 
-fn kind(table: &mut Table<'_>, warnings: &mut Vec<String>) -> Option<Kind> {
-    let command = table.take("command", |entry| {
-        warnings.extend(entry.exposed());
-        entry.command()
-    });
+fn kind(table: &mut Table<'_>) -> Option<Kind> {
+    let command = table.take("command", Entry::command);
     let builtin = table.take("builtin", |entry| builtin(entry, entry.around().builtins.servers));
     let url = table.take("url", Entry::url);
     let sandbox = table.take("sandbox", sandbox::read);

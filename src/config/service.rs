@@ -35,6 +35,8 @@ pub struct Service {
     pub run_at_load: bool,
     /// Why it cannot run: a variable that cannot be had.
     pub problem: Option<String>,
+    /// What is understood and not wise.
+    pub warnings: Vec<String>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -83,10 +85,12 @@ pub(super) fn read(name: &str, entry: &Entry<'_>) -> Option<Service> {
             run_at_load: table.take("run_at_load", Entry::boolean).unwrap_or(schedule.is_none()),
             schedule,
             problem: None,
+            warnings: Vec::new(),
             kind: kind?,
         })
     })??;
-    Some(Service { problem: problems.into_sentence(), ..service })
+    let (problem, warnings) = problems.into_words();
+    Some(Service { problem, warnings, ..service })
 }
 
 fn kind(table: &mut Table<'_>) -> Option<ServiceKind> {

@@ -5,7 +5,11 @@ use std::{ops::RangeInclusive, path::PathBuf, time::Duration};
 
 use toml_edit::Value;
 
-use super::{reader::Entry, secret::Secret, variables};
+use super::{
+    reader::{Entry, Owner},
+    secret::Secret,
+    variables,
+};
 
 impl Entry<'_> {
     /// `"50s"`, `"1h 30m"`, within `allowed`.
@@ -125,6 +129,7 @@ impl Entry<'_> {
     pub(super) fn command(&self) -> Option<Vec<String>> {
         const WANTED: &str = "not a command; write program and arguments as a list: [\"program\", \"argument\"]";
         let items = self.items(WANTED)?;
+        self.warn(self.exposed());
         let Some((program, arguments)) = items.split_first() else { return self.refuse(WANTED) };
         let program = match program.nonempty() {
             Some(name) if name.contains('/') => Some(program.locate(name).to_string_lossy().into_owned()),
@@ -139,16 +144,27 @@ impl Entry<'_> {
     }
 
     /// Of a command, what would put secrets where everybody can read them.
-    pub(super) fn exposed(&self) -> Vec<String> {
+    fn exposed(&self) -> Vec<String> {
         let Some(Value::Array(words)) = self.value() else { return Vec::new() };
         let words = words.iter().enumerate().filter_map(|(index, word)| Some((index, word.as_str()?)));
+        let (key, owner) = self.key_within();
         let exposed = words.flat_map(|(index, word)| {
             variables::secrets(word).into_iter().map(move |inside| {
                 let variable = shown_variable(inside);
+                let instead = match owner {
+                    Owner::Server => {
+                        format!("where the server can take it from a variable, write env = {{ NAME = \"{variable}\" }}")
+                    }
+                    Owner::Service => {
+                        format!(
+                            "where the service can take it from a variable, write env = {{ NAME = \"{variable}\" }}"
+                        )
+                    }
+                    Owner::Alert => "let it read that from a file".to_owned(),
+                };
                 format!(
-                    "command[{index}] holds {variable}, and everybody on this machine can read the arguments of a \
-                     process; where the server can take it from a variable, write env = {{ NAME = \"{variable}\" }} \
-                     instead"
+                    "{key}[{index}] holds {variable}, and everybody on this machine can read the arguments of a \
+                     process; {instead} instead"
                 )
             })
         });
@@ -189,7 +205,7 @@ impl Entry<'_> {
 }
 
 /// As it is written, without what may be a secret itself: a command, a default.
-fn shown_variable(inside: &str) -> String {
+pub(super) fn shown_variable(inside: &str) -> String {
     let shown = match (inside.strip_prefix("cmd:"), inside.split_once(":-")) {
         (Some(_), _) => "cmd:…".to_owned(),
         (None, Some((name, _))) => format!("{name}:-…"),

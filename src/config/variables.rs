@@ -85,8 +85,14 @@ fn may_be_secret(inside: &str) -> bool {
     inside != "seawall" && !is_plain
 }
 
-/// `text` with every variable replaced by its value. Values are not expanded again.
-pub(super) fn expand(text: &str, around: &Surroundings<'_>, folder: &Path) -> Result<String, Trouble> {
+/// `text` with every variable replaced by its value. Values are not expanded again. `tell`
+/// hears of each one that may be a secret: the variable, as it is written, and its value.
+pub(super) fn expand(
+    text: &str,
+    around: &Surroundings<'_>,
+    folder: &Path,
+    mut tell: impl FnMut(&str, &str),
+) -> Result<String, Trouble> {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
     while let Some((before, after)) = rest.split_once('$') {
@@ -98,7 +104,11 @@ pub(super) fn expand(text: &str, around: &Surroundings<'_>, folder: &Path) -> Re
         } else if let Some(after) = rest.strip_prefix('{') {
             let (name, after) =
                 after.split_once('}').ok_or_else(|| Malformed(format!("a \"${{\" has no \"}}\"; {FORMS}")))?;
-            out.push_str(&value_of(name, around, folder)?);
+            let value = value_of(name, around, folder)?;
+            if may_be_secret(name) {
+                tell(name, &value);
+            }
+            out.push_str(&value);
             rest = after;
         } else {
             // A dollar sign that opens nothing is only a dollar sign.
@@ -214,7 +224,7 @@ mod tests {
             builtins: Builtins::default(),
             run: Some(&run),
         };
-        expand(text, &around, folder)
+        expand(text, &around, folder, |_, _| {})
     }
 
     #[test]

@@ -8,6 +8,7 @@ use std::{
 };
 
 use super::reader::{Entry, Table};
+use crate::process::veil::Veil;
 use crate::watch::{FolderSettings, Handling, PLACE, Select, Settings};
 
 const WANTED: &str = "not a folder; write \"~/Downloads\" or { path = \"~/Downloads\", patterns = [\"*.pdf\"] }";
@@ -117,6 +118,7 @@ impl Folder {
             batch: if is_for_one(argv) { 1 } else { self.batch as usize },
             timeout: self.timeout,
             retries: self.retries,
+            veil: Veil::default(),
         });
         FolderSettings {
             path: path.components().collect(),

@@ -9,35 +9,32 @@ use std::{
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio_util::sync::CancellationToken;
 
+use super::veil::Veil;
+
 const KEPT_BYTES: usize = 4096;
 
 #[derive(Clone, Debug, Default)]
 pub struct Tail {
     kept: Arc<Mutex<VecDeque<u8>>>,
     ended: CancellationToken,
-    hidden: Arc<Vec<(String, String)>>,
+    veil: Veil,
 }
-
-/// A shorter value is too common a word to be hidden wherever it stands.
-const HIDDEN_MIN_CHARS: usize = 8;
 
 impl Tail {
     /// In whose text the values of these variables do not show: a process may well say
     /// what it was told in confidence.
     pub fn hiding(variables: impl Iterator<Item = (String, String)>) -> Self {
-        let mut hidden: Vec<_> =
-            variables.filter(|(_, value)| value.chars().count() >= HIDDEN_MIN_CHARS && !is_path(value)).collect();
-        // A value within another one would leave the rest of that.
-        hidden.sort_by_key(|(_, value)| std::cmp::Reverse(value.len()));
-        Tail { hidden: Arc::new(hidden), ..Tail::default() }
+        Tail::under(Veil::over(variables))
+    }
+
+    /// The same by a veil that is there already.
+    pub fn under(veil: Veil) -> Self {
+        Tail { veil, ..Tail::default() }
     }
 
     /// `text` without the values that are to be hidden.
     pub fn hide(&self, text: &str) -> String {
-        self.hidden.iter().fold(text.to_owned(), |text, (name, value)| match text.contains(value) {
-            true => text.replace(value, &format!("<{name}>")),
-            false => text,
-        })
+        self.veil.hide(text)
     }
 
     /// Reads to the end of `stream`.
@@ -87,11 +84,6 @@ impl Tail {
         let trimmed = whole.trim_end();
         (!trimmed.is_empty()).then(|| self.hide(trimmed))
     }
-}
-
-/// Where things are is no secret, and explains much.
-fn is_path(value: &str) -> bool {
-    value.starts_with('/') && std::path::Path::new(value).exists()
 }
 
 #[cfg(test)]

@@ -15,7 +15,10 @@ use std::{
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 
 use super::run::Job;
-use crate::process::mark;
+use crate::process::{
+    HELPER, mark,
+    veil::{self, Veil},
+};
 
 const TAIL_BYTES: usize = 4096;
 /// What a process wrote is there when it ends; what its children hold open is not waited for.
@@ -29,7 +32,7 @@ const VARIABLE: &str = "SEAWALL_SERVICE";
 pub(super) fn start(job: &Job, mark: &str) -> io::Result<(std::process::Child, Tail)> {
     let mut command = if cfg!(target_os = "linux") {
         let mut command = Command::new(&job.seawall);
-        command.args(["service-helper", "exec", "--parent", &std::process::id().to_string(), "--"]).args(&job.argv);
+        command.args([HELPER, "exec", "--parent", &std::process::id().to_string(), "--"]).args(&job.argv);
         command
     } else {
         let (program, arguments) = job.argv.split_first().ok_or(io::ErrorKind::InvalidInput)?;
@@ -47,7 +50,7 @@ pub(super) fn start(job: &Job, mark: &str) -> io::Result<(std::process::Child, T
         // reaches it once, through us, and not twice.
         .process_group(0)
         .spawn()?;
-    let tail = Tail::follow(child.stderr.take());
+    let tail = Tail::follow(child.stderr.take(), &job.veil);
     Ok((child, tail))
 }
 
@@ -130,28 +133,33 @@ pub(super) fn cannot_start(job: &Job) -> Option<String> {
     is_missing.then(|| format!("no such file: {program}"))
 }
 
-/// Copies stderr through and keeps its end.
+/// Copies stderr through and keeps its end, both without what was told in confidence.
 pub(super) struct Tail {
     kept: Arc<Mutex<VecDeque<u8>>>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Tail {
-    fn follow(stream: Option<impl Read + Send + 'static>) -> Self {
+    pub(super) fn follow(stream: Option<impl Read + Send + 'static>, veil: &Veil) -> Self {
         let kept = Arc::<Mutex<VecDeque<u8>>>::default();
-        let mine = kept.clone();
+        let (mine, veil) = (kept.clone(), veil.stream());
         let thread = stream.and_then(|stream| {
-            thread::Builder::new().name("stderr".to_owned()).spawn(move || copy(stream, &mine)).ok()
+            thread::Builder::new().name("stderr".to_owned()).spawn(move || copy(stream, veil, &mine)).ok()
         });
         Tail { kept, thread }
     }
 
-    /// The last whole lines; `None` if there was nothing.
-    pub(super) fn last_words(&self) -> Option<String> {
+    /// Waits until all of it is copied, for a moment: what the process started may hold it open.
+    pub(super) fn ended(&self) {
         let until = Instant::now() + LAST_WORDS;
         while self.thread.as_ref().is_some_and(|thread| !thread.is_finished()) && Instant::now() < until {
             thread::sleep(Duration::from_millis(5));
         }
+    }
+
+    /// The last whole lines; `None` if there was nothing.
+    pub(super) fn last_words(&self) -> Option<String> {
+        self.ended();
         let kept: Vec<u8> = self.kept.lock().unwrap_or_else(PoisonError::into_inner).iter().copied().collect();
         let text = String::from_utf8_lossy(&kept);
         let whole = match text.split_once('\n') {
@@ -162,22 +170,25 @@ impl Tail {
     }
 }
 
-fn copy(mut stream: impl Read, kept: &Mutex<VecDeque<u8>>) {
+fn copy(mut stream: impl Read, mut veil: veil::Stream, kept: &Mutex<VecDeque<u8>>) {
     let mut chunk = [0; 8192];
     loop {
-        let n = match stream.read(&mut chunk) {
-            Ok(0) => return,
-            Ok(n) => n,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            Err(_) => return,
-        };
-        {
-            let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
-            kept.extend(&chunk[..n]);
-            let surplus = kept.len().saturating_sub(TAIL_BYTES);
-            kept.drain(..surplus);
+        match stream.read(&mut chunk) {
+            Ok(n @ 1..) => pass_on(&veil.pass(&chunk[..n]), kept),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Ok(0) | Err(_) => break,
         }
-        // A full disk under the log must not stop the service, which a full pipe would.
-        let _ = io::stderr().write_all(&chunk[..n]);
     }
+    pass_on(&veil.end(), kept);
+}
+
+fn pass_on(text: &[u8], tail: &Mutex<VecDeque<u8>>) {
+    {
+        let mut kept = tail.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.extend(text);
+        let surplus = kept.len().saturating_sub(TAIL_BYTES);
+        kept.drain(..surplus);
+    }
+    // A full disk under the log must not stop the service, which a full pipe would.
+    let _ = io::stderr().write_all(text);
 }

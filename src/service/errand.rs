@@ -1,12 +1,12 @@
 //! What `seawall run` starts beside the service: a probe, someone who is told of an alert.
-//! Each has a group of its own and a mark that all of it carries, so that one that takes
-//! too long ends with whatever it started; and each is waited for by whoever sent it.
+//! Each has a group of its own and a mark that all of it carries, so that whatever it started
+//! ends with it; and each is waited for by whoever sent it.
 
 use std::{
     collections::BTreeSet,
     io::{self, Write as _},
     os::unix::process::CommandExt as _,
-    process::{Child, Command, ExitStatus, Stdio},
+    process::{Child, ChildStderr, Command, ExitStatus, Stdio},
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -15,7 +15,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, waitid};
 
 use super::child;
 use crate::process::{mark, orphans};
@@ -24,6 +24,8 @@ use crate::process::{mark, orphans};
 const VARIABLE: &str = "SEAWALL_ERRAND";
 const VARIABLE_EQUALS: &str = "SEAWALL_ERRAND=";
 const LOOK_EVERY: Duration = Duration::from_millis(20);
+/// All processes are looked at for it.
+const LOOK_FOR_THE_REST_EVERY: Duration = Duration::from_millis(200);
 /// What ends by itself when the service does, as the servers of a gateway do, has so long.
 const PATIENCE: Duration = Duration::from_millis(300);
 
@@ -108,19 +110,55 @@ pub(super) fn left_by(mark: &str) -> Vec<u32> {
 }
 
 impl Errand {
+    /// Where that is a pipe; once.
+    pub(super) fn stderr(&mut self) -> Option<ChildStderr> {
+        self.child.stderr.take()
+    }
+
     /// Waits for its end, until a moment or until it is not wanted any more; `None` where
-    /// it had to be ended, with all that it started.
+    /// it had to be ended. All that it started ends with it.
     pub(super) fn end_by(mut self, until: Instant, is_unwanted: impl Fn() -> bool) -> Option<ExitStatus> {
+        self.wait(until, &is_unwanted).then(|| self.bury())?
+    }
+
+    /// The same of one that may leave its work to what it has started: that has as long.
+    pub(super) fn all_end_by(mut self, until: Instant, is_unwanted: impl Fn() -> bool) -> Option<ExitStatus> {
+        if !self.wait(until, &is_unwanted) {
+            return None;
+        }
+        while !self.marked().is_empty() && Instant::now() < until && !is_unwanted() {
+            thread::sleep(LOOK_FOR_THE_REST_EVERY);
+        }
+        self.bury()
+    }
+
+    /// Whether it has exited by then.
+    fn wait(&self, until: Instant, is_unwanted: &impl Fn() -> bool) -> bool {
+        let Some(pid) = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw) else { return false };
+        // Not taken away yet: as long as it lies there, its group's number is nobody else's.
+        let look = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT | WaitIdOptions::NOHANG;
         loop {
-            match self.child.try_wait() {
-                Ok(Some(status)) => {
-                    self.has_ended = true;
-                    return Some(status);
+            match waitid(WaitId::Pid(pid), look) {
+                Ok(Some(_)) => return true,
+                Ok(None) | Err(rustix::io::Errno::INTR) if Instant::now() < until && !is_unwanted() => {
+                    thread::sleep(LOOK_EVERY);
                 }
-                Ok(None) if Instant::now() < until && !is_unwanted() => thread::sleep(LOOK_EVERY),
-                Ok(None) | Err(_) => return None,
+                Ok(None) | Err(_) => return false,
             }
         }
+    }
+
+    /// Of one that has exited: how, and an end to what it left.
+    fn bury(&mut self) -> Option<ExitStatus> {
+        child::kill_group(self.child.id());
+        mark::end_all(|| self.marked());
+        let status = self.child.wait().ok();
+        self.has_ended = status.is_some();
+        status
+    }
+
+    fn marked(&self) -> Vec<u32> {
+        mark::carriers(|variable| variable == self.variable.as_bytes())
     }
 
     fn end(&mut self) {
@@ -128,7 +166,7 @@ impl Errand {
         let below = orphans::below(self.child.id());
         child::kill_group(self.child.id());
         below.into_iter().for_each(|pid| mark::signal(pid, Signal::KILL));
-        mark::end_all(|| mark::carriers(|variable| variable == self.variable.as_bytes()));
+        mark::end_all(|| self.marked());
         let _ = self.child.wait();
     }
 }
@@ -178,6 +216,27 @@ mod tests {
         assert!(there.iter().all(|pid| super::super::moment::began(*pid).is_some()));
         assert_eq!(errand.end_by(Instant::now(), || false), None);
         until(|| there.iter().all(|pid| super::super::moment::began(*pid).is_none()));
+    }
+
+    #[test]
+    fn one_that_ends_well_leaves_nothing_and_may_leave_its_work_to_another() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let errands = Errands::of(&mark::unique());
+        let start = |script: &str| {
+            let mut command = Command::new("/bin/sh");
+            errands.start(command.args(["-c", script]).current_dir(folder.path()), "").expect("started")
+        };
+        // One in its group, and one in a session of its own where there is setsid(1).
+        let away = if cfg!(target_os = "linux") { "setsid " } else { "" };
+        let errand = start(&format!("sleep 600 & echo $! >> pids; {away}sleep 600 & echo $! >> pids"));
+        let status = errand.end_by(Instant::now() + WITHIN, || false).expect("it ended");
+        assert!(status.success());
+        assert_eq!(pids(folder.path()).len(), 2);
+        until(|| pids(folder.path()).iter().all(|pid| super::super::moment::began(*pid).is_none()));
+
+        let errand = start("{ sleep 0.3; echo 1 > told; } & exit 0");
+        assert!(errand.all_end_by(Instant::now() + WITHIN, || false).is_some_and(|s| s.success()));
+        assert!(folder.path().join("told").exists(), "what it left its work to was not waited for");
     }
 
     #[test]

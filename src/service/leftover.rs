@@ -15,7 +15,11 @@ use super::{
     marker::{Life, Marker},
     moment,
 };
-use crate::{process::mark, store::redact, text};
+use crate::{
+    process::{mark, veil::Veil},
+    store::redact,
+    text,
+};
 
 /// From SIGTERM to SIGKILL.
 const GRACE: Duration = Duration::from_secs(5);
@@ -33,9 +37,9 @@ pub(super) struct Leftovers {
 }
 
 /// Finds and ends what the life in `marker` left. `boot` is the present one.
-pub(super) fn end(marker: &Marker, boot: Option<&str>) -> Leftovers {
+pub(super) fn end(marker: &Marker, boot: Option<&str>, veil: &Veil) -> Leftovers {
     let life = marker.life.as_ref();
-    // Ended properly, it has waited for its errands, and lets be what they left.
+    // Ended properly, it has waited for its errands, and ended what they left.
     let was_cut_short = life.is_some_and(|life| life.end.is_none());
     let find = || {
         let mut pids = marker.mark.as_deref().map(child::marked).unwrap_or_default();
@@ -49,7 +53,7 @@ pub(super) fn end(marker: &Marker, boot: Option<&str>) -> Leftovers {
     if pids.is_empty() {
         return Leftovers::default();
     }
-    let name = |pid: &u32| (*pid, redact::text(&text::quote(&mark::command_line(*pid), COMMAND_MAX_CHARS)));
+    let name = |pid: &u32| (*pid, command_of(*pid, veil));
     let found = Leftovers { count: pids.len(), named: pids.iter().take(NAMED_MAX).map(name).collect() };
     pids.into_iter().for_each(|pid| mark::signal(pid, Signal::TERM));
     let until = Instant::now() + GRACE;
@@ -58,6 +62,11 @@ pub(super) fn end(marker: &Marker, boot: Option<&str>) -> Leftovers {
     }
     mark::end_all(find);
     found
+}
+
+/// What it is, for people: half a secret would not be recognised as one.
+fn command_of(pid: u32, veil: &Veil) -> String {
+    redact::text(&text::quote(&veil.hide(&mark::command_line(pid)), COMMAND_MAX_CHARS))
 }
 
 /// The process that was the service, if it is there: a pid alone is used again, by another

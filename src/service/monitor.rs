@@ -146,7 +146,7 @@ impl<'a> Health<'a> {
         Some(Health {
             every: health.every,
             next: Instant::now() + health.every,
-            prober: Prober::new(health.clone(), job.bearer.clone(), job.env.clone(), errands, has_ended),
+            prober: Prober::new(job, health.clone(), errands, has_ended),
             watch: Watch::new(health),
             last: (Instant::now(), Moment::now()),
         })

@@ -15,7 +15,11 @@ use std::{
 
 use serde_json::Value;
 
-use super::errand::{Errand, Errands};
+use super::{
+    child::Tail,
+    errand::{Errand, Errands},
+};
+use crate::process::{HELPER, veil::Veil};
 
 /// Whom to tell.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,6 +56,7 @@ pub(super) struct Teller {
     sinks: Vec<Sink>,
     /// The program that posts to webhooks.
     seawall: PathBuf,
+    veil: Veil,
     errands: Errands,
     under_way: Arc<UnderWay>,
 }
@@ -65,8 +70,8 @@ struct UnderWay {
 }
 
 impl Teller {
-    pub(super) fn new(sinks: Vec<Sink>, seawall: PathBuf, errands: Errands) -> Self {
-        Teller { sinks, seawall, errands, under_way: Arc::default() }
+    pub(super) fn new(sinks: Vec<Sink>, seawall: PathBuf, veil: Veil, errands: Errands) -> Self {
+        Teller { sinks, seawall, veil, errands, under_way: Arc::default() }
     }
 
     /// Tells all of them side by side, and waits for none.
@@ -99,11 +104,15 @@ impl Teller {
         }
     }
 
-    fn attend(&self, errand: Errand, what: &'static str) {
+    fn attend(&self, mut errand: Errand, what: &'static str) {
         let under_way = self.under_way.clone();
+        // One who cannot tell says why, perhaps with all that it was given.
+        let words = Tail::follow(errand.stderr(), &self.veil);
         let waiting = move || {
             let until = Instant::now() + WITHIN;
-            match errand.end_by(until, || under_way.is_over.load(Ordering::Relaxed)) {
+            let ended = errand.all_end_by(until, || under_way.is_over.load(Ordering::Relaxed));
+            words.ended();
+            match ended {
                 Some(status) if status.success() => {}
                 Some(status) => say!("the alert could not be told by {what}: {status}"),
                 None if Instant::now() >= until => {
@@ -132,14 +141,14 @@ impl Teller {
             // The URL goes by stdin too: arguments can be read by everyone on the machine.
             Sink::Webhook(url) => {
                 let mut command = Command::new(&self.seawall);
-                self.send(command.args(["service-helper", "post"]), &format!("{url}\n{}\n", message.json))
+                self.send(command.args([HELPER, "post"]), &format!("{url}\n{}\n", message.json))
             }
             Sink::Desktop => self.send(&mut desktop(message), ""),
         }
     }
 
     fn send(&self, command: &mut Command, input: &str) -> std::io::Result<Errand> {
-        self.errands.start(command.stderr(Stdio::inherit()), input)
+        self.errands.start(command.stderr(Stdio::piped()), input)
     }
 }
 

@@ -12,7 +12,9 @@ use super::{
     errand::Errands,
     health::{Health, Probe},
     http,
+    run::Job,
 };
+use crate::process::veil::Veil;
 
 /// Old enough for every server, and a version with sessions and pings.
 const PROTOCOL: &str = "2025-06-18";
@@ -25,6 +27,7 @@ pub(super) struct Prober<'a> {
     /// The session of MCP that the last probe left open.
     session: Option<String>,
     env: Vec<(String, String)>,
+    veil: &'a Veil,
     errands: &'a Errands,
     /// The service has ended, and with it the question.
     is_unwanted: &'a (dyn Fn() -> bool + Sync),
@@ -32,22 +35,23 @@ pub(super) struct Prober<'a> {
 
 impl<'a> Prober<'a> {
     pub(super) fn new(
+        job: &'a Job,
         health: Health,
-        bearer: Option<String>,
-        env: Vec<(String, String)>,
         errands: &'a Errands,
         is_unwanted: &'a (dyn Fn() -> bool + Sync),
     ) -> Self {
-        Prober { health, bearer, session: None, env, errands, is_unwanted }
+        let (bearer, env) = (job.bearer.clone(), job.env.clone());
+        Prober { health, bearer, session: None, env, veil: &job.veil, errands, is_unwanted }
     }
 
     /// Why it does not work, where it does not.
     pub(super) fn ask(&mut self) -> Result<(), String> {
-        match self.health.probe.clone() {
+        let answer = match self.health.probe.clone() {
             Probe::Url(url) => self.ask_url(&url),
             Probe::Command(argv) => self.ask_command(&argv),
             Probe::Mcp { url, tool } => self.ask_mcp(&url, tool.as_deref()),
-        }
+        };
+        answer.map_err(|why| self.veil.hide(&why))
     }
 
     fn ask_url(&self, url: &str) -> Result<(), String> {

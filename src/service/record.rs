@@ -12,6 +12,7 @@ use super::{
     run::Job,
 };
 use crate::{
+    process::veil::Veil,
     store::{Event, EventRecord, EventType, Ledger, ReadError, Settings, Written},
     text,
 };
@@ -29,12 +30,16 @@ pub(super) struct Recorder<'a> {
 impl<'a> Recorder<'a> {
     pub(super) fn new(job: &'a Job, errands: &Errands) -> Self {
         let ledger = ledger(job.database.clone(), &job.state);
-        let teller = Teller::new(job.sinks.clone(), job.seawall.clone(), errands.clone());
+        let teller = Teller::new(job.sinks.clone(), job.seawall.clone(), job.veil.clone(), errands.clone());
         Recorder { job, ledger, errands: errands.clone(), teller }
     }
 
     pub(super) fn name(&self) -> &'a str {
         &self.job.name
+    }
+
+    pub(super) fn veil(&self) -> &'a Veil {
+        &self.job.veil
     }
 
     pub(super) fn errands(&self) -> &Errands {
@@ -63,7 +68,8 @@ impl<'a> Recorder<'a> {
         };
         metadata.insert("clock".to_owned(), Moment::now().as_json());
         let service_name = name.to_owned();
-        let metadata = Value::Object(metadata);
+        let mut metadata = Value::Object(metadata);
+        self.job.veil.hide_within(&mut metadata);
         let event = Event { category: "service", event_type, service_name, metadata: metadata.clone() };
         if self.ledger.record(event) == Written::Lost {
             // The log is all that is left.
@@ -140,7 +146,8 @@ impl<'a> Recorder<'a> {
     }
 
     /// The same of another service.
-    pub(super) fn tell_of(&self, name: &str, event_type: EventType, metadata: Value, title: String, text: String) {
+    pub(super) fn tell_of(&self, name: &str, event_type: EventType, mut metadata: Value, title: String, text: String) {
+        self.job.veil.hide_within(&mut metadata);
         say!("{event_type}: {text}");
         let json = json!({
             "type": event_type.name(),

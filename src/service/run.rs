@@ -26,7 +26,7 @@ use super::{
     schedule::{self, Due, Missed, Schedule},
 };
 use crate::{
-    process::{mark, orphans},
+    process::{mark, orphans, veil::Veil},
     store::{EventType, Settings},
 };
 
@@ -53,6 +53,8 @@ pub struct Job {
     pub max_bytes: Option<u64>,
     pub sample_every: Duration,
     pub sinks: Vec<Sink>,
+    /// What must not show in anything that is said or recorded.
+    pub veil: Veil,
     /// Scheduled services that this one looks after besides.
     pub overseen: Vec<Overseen>,
     pub database: Settings,
@@ -183,7 +185,7 @@ fn leave_the_living_alone(job: &Job, marker: &mut Marker) -> Result<(), RunningA
 /// machine. What it left running is ended; what of that is not on record yet is returned.
 fn account_for_predecessor(recorder: &Recorder<'_>, held: &Held, marker: &mut Marker) -> Leftovers {
     let now = Moment::now();
-    let leftovers = leftover::end(marker, now.boot.as_deref());
+    let leftovers = leftover::end(marker, now.boot.as_deref(), recorder.veil());
     if !leftovers.is_none() {
         say!("{}", leftovers.sentence(recorder.name()));
     }
@@ -276,7 +278,7 @@ fn record_start(recorder: &Recorder<'_>, before: Option<&Life>, mut metadata: Va
 /// A start that fails is a crash: the supervisor tries again and again, and somebody
 /// ought to hear of it.
 fn cannot_start(recorder: &Recorder<'_>, held: &Held, mut marker: Marker, attempt: u32, problem: &str) -> Outcome {
-    say!("{problem}");
+    say!("{}", recorder.veil().hide(problem));
     recorder.event(
         EventType::ServiceCrash,
         json!({

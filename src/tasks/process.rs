@@ -12,7 +12,7 @@ use std::{
 
 use rustix::process::{Pid, Signal, kill_process_group};
 
-use crate::process::{mark, orphans};
+use crate::process::{HELPER, mark, orphans};
 
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// From SIGTERM to SIGKILL; the one who waits for us has more patience.
@@ -61,7 +61,7 @@ pub(super) fn to_its_end(
 fn start(seawall: &Path, argv: &[String]) -> std::io::Result<Child> {
     let mut command = if cfg!(target_os = "linux") {
         let mut command = Command::new(seawall);
-        command.args(["service-helper", "exec", "--parent", &std::process::id().to_string(), "--"]).args(argv);
+        command.args([HELPER, "exec", "--parent", &std::process::id().to_string(), "--"]).args(argv);
         command
     } else {
         let (program, arguments) = argv.split_first().ok_or(std::io::ErrorKind::InvalidInput)?;

@@ -14,6 +14,7 @@ use super::{
     report::{Kept, Outcome, Report, StepReport},
 };
 use crate::{
+    process::veil::Veil,
     say::{note, say},
     text,
 };
@@ -30,6 +31,8 @@ pub struct Task {
     pub report: PathBuf,
     /// The gateway's own, for questions that name none.
     pub database: PathBuf,
+    /// What must not show in why a step failed.
+    pub veil: Veil,
 }
 
 const WHY_MAX_CHARS: usize = 200;
@@ -107,5 +110,6 @@ fn attempt(task: &Task, step: &Step, argv: &[String], stop: &AtomicBool) -> Resu
         other => other.to_string(),
     })?;
     let left = until.saturating_duration_since(Instant::now()).max(Duration::from_secs(1));
-    expect::judge(&step.expect, status, began, &task.database, left).map_err(|why| text::quote(&why, WHY_MAX_CHARS))
+    expect::judge(&step.expect, status, began, &task.database, left)
+        .map_err(|why| text::quote(&task.veil.hide(&why), WHY_MAX_CHARS))
 }

@@ -129,11 +129,11 @@ impl Handlers {
 async fn run(handling: &Handling, paths: &[&OsStr], cancel: &CancellationToken, tasks: &TaskTracker) -> How {
     let (child, pipes) = match command(handling, paths).spawn(tasks).await {
         Ok(started) => started,
-        Err(error) => return How::Failed(error.to_string()),
+        Err(error) => return How::Failed(handling.veil.hide(&error.to_string())),
     };
     let Pipes { stdin, stdout, stderr, .. } = pipes;
     drop(stdin);
-    let words = Tail::default();
+    let words = Tail::under(handling.veil.clone());
     tasks.spawn(words.clone().follow(stderr));
     tasks.spawn(Tail::default().follow(stdout));
     let exit = tokio::select! {

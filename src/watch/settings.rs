@@ -3,6 +3,7 @@
 use std::{path::PathBuf, time::Duration};
 
 use super::select::Select;
+use crate::process::veil::Veil;
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
@@ -52,6 +53,8 @@ pub struct Handling {
     pub timeout: Duration,
     /// So often a failed command is tried again.
     pub retries: u32,
+    /// What must not show in why one failed.
+    pub veil: Veil,
 }
 
 /// In an argument: where the path goes. Without one it is the last argument.

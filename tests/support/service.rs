@@ -48,8 +48,13 @@ impl Services {
     }
 
     pub fn start_with(&self, words: &[&str]) -> Run {
+        self.start_with_env(words, &[])
+    }
+
+    pub fn start_with_env(&self, words: &[&str], env: &[(&str, &str)]) -> Run {
         let mut command = Command::new(env!("CARGO_BIN_EXE_seawall"));
         command.arg("run").args(words).arg("--config").arg(self.file("servers.toml")).current_dir(self.folder.path());
+        command.envs(env.iter().copied());
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("seawall can be started");
         let log = Log::default();
