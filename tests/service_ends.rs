@@ -119,6 +119,80 @@ fn daemons_end_with_their_service_also_those_without_an_environment() {
 }
 
 #[test]
+fn a_service_that_ends_well_and_leaves_others_running_is_told_of() {
+    let services = Services::script(&format!("{DAEMONS} exit 0"), "");
+    let mut run = services.start();
+    assert_eq!(ending(run.end_within(WITHIN)), 0);
+    let left = pids(&services, "pids", 3);
+    are_gone(&left);
+    assert_eq!(services.types(), ["service_start", "service_stop", "leftovers_ended"]);
+    let told = &services.last("leftovers_ended")["ended_leftovers"];
+    assert_eq!(told["count"], 3, "{told}");
+    for pid in left {
+        let mut processes = told["processes"].as_array().expect("processes").iter();
+        let found = processes.find(|process| process["pid"] == pid).expect("told");
+        // Or the shell that was about to become it.
+        assert!(found["command"].as_str().is_some_and(|command| command.contains("sleep 300")), "{found}");
+        assert_eq!(found["not_ended"], json!(null));
+    }
+    assert!(run.log.has("ended what one had left running: "), "{}", run.log.text());
+}
+
+/// One that has become another user's, of a `seawall run` that may not signal those: root
+/// without that capability.
+#[cfg(target_os = "linux")]
+#[test]
+fn what_cannot_be_signalled_is_said_and_waited_for_with_a_bound() {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("only root can be somebody else");
+        return;
+    }
+    let services = Services::script("echo $$ >> pids; exec setpriv --reuid 65534 --clear-groups sleep 300", "");
+    let config = services.file("servers.toml");
+    let start = || {
+        let mut command = Command::new("setpriv");
+        command.args(["--bounding-set=-kill", env!("CARGO_BIN_EXE_seawall"), "run", "one", "--stop-within", "1s"]);
+        command.arg("--config").arg(&config).current_dir(services.folder.path()).stdin(Stdio::null());
+        command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("started")
+    };
+    let end = |mut run: std::process::Child| {
+        send(run.id(), Signal::TERM);
+        if poll(WITHIN, || run.try_wait().expect("asked")).is_none() {
+            run.kill().expect("killed");
+        }
+        run.wait_with_output().expect("waited for")
+    };
+    let is_another = |pid: u32| {
+        let status = || fs::read_to_string(format!("/proc/{pid}/status")).ok();
+        poll(WITHIN, || status()?.contains("Uid:\t65534").then_some(())).is_some()
+    };
+
+    let run = start();
+    let first = pids(&services, "pids", 1)[0];
+    assert!(is_another(first));
+    let output = end(run);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(lives(first) && said.contains("one cannot be told to stop, since it is another user's"), "{said}");
+    let stop = services.last("service_stop");
+    assert!(stop["problem"].as_str().is_some_and(|why| why.contains("cannot be ended")), "{stop}");
+    assert_eq!(services.last("leftovers_ended")["ended_leftovers"]["not_ended"], 1);
+
+    // The next one finds it, says so, and runs all the same.
+    let run = start();
+    let second = pids(&services, "pids", 2)[1];
+    assert!(is_another(second));
+    let found = || services.events().into_iter().filter(|(known, _)| known == "service_start").nth(1);
+    let (_, started) = poll(WITHIN, found).expect("a second start");
+    assert_eq!(started["ended_leftovers"]["not_ended"], 1, "{started}");
+    let said = String::from_utf8_lossy(&end(run).stderr).into_owned();
+    let told = format!("an earlier run of one has left running {first} (sleep 300), which cannot be ended from here");
+    assert!(said.contains(&told), "{said}");
+    [first, second].into_iter().for_each(|pid| send(pid, Signal::KILL));
+    are_gone(&[first, second]);
+}
+
+#[test]
 fn what_a_service_orphans_while_it_runs_is_buried() {
     let script = "for i in 1 2 3 4 5; do (sleep 0.01 &) ; done; echo $$ > pid; exec sleep 300";
     let services = Services::script(script, "");

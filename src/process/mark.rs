@@ -5,7 +5,10 @@
 
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::{
+    io::Errno,
+    process::{Pid, Signal, kill_process, test_kill_process},
+};
 
 /// So often is looked again: what was killed may just have forked.
 const SWEEPS_MAX: usize = 20;
@@ -52,6 +55,13 @@ pub fn signal(pid: u32, signal: Signal) {
     if let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) {
         let _ = kill_process(pid, signal);
     }
+}
+
+/// Whether it may be signalled: what is somebody else's by now, through a program that changes
+/// who it is, cannot be ended.
+pub fn may_signal(pid: u32) -> bool {
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
+    pid.is_some_and(|pid| test_kill_process(pid) != Err(Errno::PERM))
 }
 
 /// This process and its ancestors: one that was started by what is to be ended must not

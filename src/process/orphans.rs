@@ -43,9 +43,9 @@ mod linux {
     }
 
     /// Ends all that is below this process but for what is to be spared, and gives it
-    /// `patience` to end by itself; how many were ended. Nobody may start a process
-    /// meanwhile.
-    pub fn end_below(patience: Duration, is_spared: impl Fn(u32) -> bool) -> usize {
+    /// `patience` to end by itself; how many were ended. `before` sees those that are about to be,
+    /// again and again as long as there are any. Nobody may start a process meanwhile.
+    pub fn end_below(patience: Duration, is_spared: impl Fn(u32) -> bool, mut before: impl FnMut(&[u32])) -> usize {
         let (began, mut ended) = (Instant::now(), 0);
         let left = || {
             bury(&is_spared);
@@ -58,6 +58,7 @@ mod linux {
             }
             if began.elapsed() >= patience {
                 ended = ended.max(pids.len());
+                before(&pids);
                 // Stopped first: one that forks as fast as it is killed cannot get away.
                 pids.iter().for_each(|pid| super::super::mark::signal(*pid, Signal::STOP));
                 pids.extend(left());
@@ -89,7 +90,7 @@ mod nowhere {
 
     pub fn bury(_is_awaited: impl Fn(u32) -> bool) {}
 
-    pub fn end_below(_patience: Duration, _is_spared: impl Fn(u32) -> bool) -> usize {
+    pub fn end_below(_patience: Duration, _is_spared: impl Fn(u32) -> bool, _before: impl FnMut(&[u32])) -> usize {
         0
     }
 }

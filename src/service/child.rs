@@ -104,6 +104,11 @@ pub(super) fn kill_group(pid: u32) {
     }
 }
 
+/// Whether a process is in the group that a service was started in.
+pub(super) fn is_in_group(pid: u32, service: u32) -> bool {
+    pid_of(pid).is_some_and(|pid| rustix::process::getpgid(Some(pid)).ok() == pid_of(service))
+}
+
 /// All that carries the mark of a life.
 pub(super) fn marked(mark: &str) -> Vec<u32> {
     // A damaged state file must not name all that have no mark.

@@ -85,9 +85,9 @@ impl Errands {
     }
 
     /// Ends what is left below this process of a service that has ended; no errand, and
-    /// none may be sent off meanwhile. How many there were.
-    pub(super) fn end_orphans(&self) -> usize {
-        orphans::end_below(PATIENCE, |pid| self.is_one(pid))
+    /// none may be sent off meanwhile. `before` sees those that do not end by themselves.
+    pub(super) fn end_orphans(&self, before: impl FnMut(&[u32])) {
+        orphans::end_below(PATIENCE, |pid| self.is_one(pid), before);
     }
 
     /// The daemons of a service: what it started, and is no longer below it.

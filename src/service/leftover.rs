@@ -28,12 +28,18 @@ const LOOK_EVERY: Duration = Duration::from_millis(50);
 const NAMED_MAX: usize = 10;
 const COMMAND_MAX_CHARS: usize = 100;
 
-/// What was found, and is ended.
+/// What was found, and is ended, unless it cannot be.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Leftovers {
-    count: usize,
-    /// Pid and command line.
-    named: Vec<(u32, String)>,
+pub(super) struct Leftovers(Vec<Found>);
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Found {
+    pid: u32,
+    /// As `moment::began` says it.
+    began: Option<String>,
+    /// For people.
+    command: String,
+    is_left: bool,
 }
 
 /// Finds and ends what the life in `marker` left. `boot` is the present one.
@@ -49,24 +55,21 @@ pub(super) fn end(marker: &Marker, boot: Option<&str>, veil: &Veil) -> Leftovers
         pids.extend(life.and_then(|life| main_process(life, boot)).filter(|pid| !pids.contains(pid)));
         pids
     };
-    let pids = find();
-    if pids.is_empty() {
-        return Leftovers::default();
+    let mut found = Leftovers::default();
+    found.add(&find(), veil);
+    if found.is_none() {
+        return found;
     }
-    let name = |pid: &u32| (*pid, command_of(*pid, veil));
-    let found = Leftovers { count: pids.len(), named: pids.iter().take(NAMED_MAX).map(name).collect() };
-    pids.into_iter().for_each(|pid| mark::signal(pid, Signal::TERM));
+    // What cannot be signalled is not waited for.
+    let within_reach = || find().into_iter().filter(|pid| mark::may_signal(*pid)).collect::<Vec<_>>();
+    within_reach().into_iter().for_each(|pid| mark::signal(pid, Signal::TERM));
     let until = Instant::now() + GRACE;
-    while !find().is_empty() && Instant::now() < until {
+    while !within_reach().is_empty() && Instant::now() < until {
         thread::sleep(LOOK_EVERY);
     }
-    mark::end_all(find);
+    mark::end_all(within_reach);
+    found.settle();
     found
-}
-
-/// What it is, for people: half a secret would not be recognised as one.
-fn command_of(pid: u32, veil: &Veil) -> String {
-    redact::text(&text::quote(&veil.hide(&mark::command_line(pid)), COMMAND_MAX_CHARS))
 }
 
 /// The process that was the service, if it is there: a pid alone is used again, by another
@@ -81,22 +84,63 @@ fn main_process(life: &Life, boot: Option<&str>) -> Option<u32> {
 
 impl Leftovers {
     pub(super) fn is_none(&self) -> bool {
-        self.count == 0
+        self.0.is_empty()
     }
 
-    /// For people.
-    pub(super) fn sentence(&self, service: &str) -> String {
-        let named: Vec<String> = self.named.iter().map(|(pid, command)| format!("{pid} ({command})")).collect();
-        let more = match self.count - self.named.len() {
-            0 => String::new(),
-            more => format!(" and {more} more"),
-        };
-        format!("ended what an earlier run of {service} had left running: {}{more}", named.join(", "))
+    /// Notes down those that are not known yet, as long as they are there to be looked at.
+    pub(super) fn add(&mut self, pids: &[u32], veil: &Veil) {
+        for pid in pids {
+            let began = moment::began(*pid);
+            if began.is_none() || self.0.iter().any(|known| known.pid == *pid && known.began == began) {
+                continue;
+            }
+            // Half a secret would not be recognised as one. More than are named are counted.
+            let command = match self.0.len() < NAMED_MAX {
+                true => redact::text(&text::quote(&veil.hide(&mark::command_line(*pid)), COMMAND_MAX_CHARS)),
+                false => String::new(),
+            };
+            self.0.push(Found { pid: *pid, began, command, is_left: false });
+        }
+    }
+
+    /// Finds out which of them could not be ended.
+    pub(super) fn settle(&mut self) {
+        for found in &mut self.0 {
+            found.is_left = moment::began(found.pid) == found.began;
+        }
+    }
+
+    /// For people; `whose` is what has left them running.
+    pub(super) fn sentence(&self, whose: &str) -> String {
+        let (left, ended): (Vec<&Found>, Vec<&Found>) = self.0.iter().partition(|found| found.is_left);
+        let cannot = || format!("{}, which cannot be ended from here: it may be another user's", list(&left));
+        match (&ended[..], &left[..]) {
+            ([], _) => format!("{whose} has left running {}", cannot()),
+            (_, []) => format!("ended what {whose} had left running: {}", list(&ended)),
+            _ => format!("ended what {whose} had left running: {}; still there is {}", list(&ended), cannot()),
+        }
     }
 
     /// For the record.
     pub(super) fn as_json(&self) -> Value {
-        let named = self.named.iter().map(|(pid, command)| json!({ "pid": pid, "command": command }));
-        json!({ "count": self.count, "processes": named.collect::<Vec<_>>() })
+        let named = self.0.iter().take(NAMED_MAX).map(|found| match found.is_left {
+            true => json!({ "pid": found.pid, "command": found.command, "not_ended": true }),
+            false => json!({ "pid": found.pid, "command": found.command }),
+        });
+        let mut json = json!({ "count": self.0.len(), "processes": named.collect::<Vec<_>>() });
+        let left = self.0.iter().filter(|found| found.is_left).count();
+        if left > 0 {
+            json["not_ended"] = left.into();
+        }
+        json
+    }
+}
+
+fn list(found: &[&Found]) -> String {
+    let named = found.iter().filter(|found| !found.command.is_empty());
+    let named: Vec<String> = named.map(|Found { pid, command, .. }| format!("{pid} ({command})")).collect();
+    match found.len() - named.len() {
+        0 => named.join(", "),
+        more => format!("{} and {more} more", named.join(", ")),
     }
 }

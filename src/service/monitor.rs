@@ -51,6 +51,8 @@ pub(super) struct State {
     /// It was found to hang and is being killed for it.
     pub(super) hung: bool,
     pub(super) ended: bool,
+    /// It cannot be ended, and is not waited for any longer.
+    pub(super) given_up: bool,
 }
 
 impl Shared<'_> {
@@ -211,6 +213,9 @@ fn end_hung(shared: &Shared<'_>, why: &str) -> bool {
     if !shared.ended_within(ABORT_GRACE) {
         // One that is stopped, or that catches the signal, does not end by it.
         child::kill_group(shared.pid);
+        if !shared.ended_within(ABORT_GRACE) {
+            say!("{} cannot be ended from here, and is watched no longer: it may be another user's", shared.job.name);
+        }
     }
     true
 }

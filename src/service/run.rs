@@ -187,7 +187,7 @@ fn account_for_predecessor(recorder: &Recorder<'_>, held: &Held, marker: &mut Ma
     let now = Moment::now();
     let leftovers = leftover::end(marker, now.boot.as_deref(), recorder.veil());
     if !leftovers.is_none() {
-        say!("{}", leftovers.sentence(recorder.name()));
+        say!("{}", leftovers.sentence(&format!("an earlier run of {}", recorder.name())));
     }
     let Some(life) = marker.life.as_mut().filter(|life| life.end.is_none()) else { return leftovers };
     let is_same_boot = life.boot_id.is_some() && life.boot_id == now.boot;

@@ -115,6 +115,7 @@ event_types! {
     ServiceRestart "service_restart",
     CrashInferred "crash_inferred",
     ServiceHang "service_hang",
+    LeftoversEnded "leftovers_ended",
     Alert "alert",
     AlertOver "alert_over",
     RestartStorm "restart_storm",

@@ -53,7 +53,7 @@ pub(super) fn to_its_end(
     }
     // What it started does not outlive it.
     signal_group(&child, Signal::KILL);
-    orphans::end_below(Duration::ZERO, |_| false);
+    orphans::end_below(Duration::ZERO, |_| false, |_| {});
     ended
 }
 

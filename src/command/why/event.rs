@@ -94,6 +94,9 @@ fn meaning(event_type: EventType) -> &'static str {
         EventType::DatabaseRecreated => {
             "The database was damaged or deleted, and a fresh one took its place. What was in it is not in this one: rows_written of it were of the process that tells this."
         }
+        EventType::LeftoversEnded => {
+            "The service ended and had left processes running that it had started; they were ended with it."
+        }
         EventType::TaskDone => "The scheduled task ran to its end.",
         EventType::TaskFailed => "The scheduled task failed.",
         EventType::Note => "A note of somebody's own.",

@@ -5,7 +5,7 @@ use std::{
     process::{Child, ExitStatus},
     sync::{Condvar, Mutex},
     thread,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use rustix::process::Signal;
@@ -17,13 +17,18 @@ use crate::{
     process::mark,
     service::{
         child::{self, Tail},
+        leftover::Leftovers,
         marker::{self, Held, How, Marker},
         moment::Moment,
         monitor::{self, Shared, State},
         record::Recorder,
     },
     store::{EventType, redact},
+    text,
 };
+
+/// From the signal that cannot be refused to the end; the supervisor has as much left.
+const KILL_WAIT: Duration = Duration::from_secs(1);
 
 /// A life that has begun.
 pub(super) struct Running<'a> {
@@ -49,7 +54,7 @@ impl Running<'_> {
             state: Mutex::new(State::default()),
             changed: Condvar::new(),
         };
-        let status = thread::scope(|scope| {
+        let (status, left) = thread::scope(|scope| {
             let watching = thread::Builder::new().name("monitor".to_owned());
             if let Err(error) = watching.spawn_scoped(scope, || monitor::watch(&shared)) {
                 say!("{} runs unwatched: {error}", self.job.name);
@@ -59,21 +64,61 @@ impl Running<'_> {
                 let _ = ending.spawn_scoped(scope, || {
                     if !shared.ended_within(self.job.stop_within) {
                         child::kill_group(shared.pid);
+                        self.give_up_after_a_kill(&shared);
                     }
                 });
             });
             // First of all: a probe that finds nobody now is no hang.
             shared.state().ended = true;
             shared.changed.notify_all();
-            child::kill_group(shared.pid);
+            let left = self.end_group(&shared);
             self.record_end(&status, tail, &shared);
-            status
+            (status, left)
         });
-        // What it started does not outlive it, in whatever group or session it is.
-        self.recorder.errands().end_orphans();
-        mark::end_all(|| child::marked(self.mark));
+        self.end_what_it_left(left, &shared);
         self.recorder.judge();
         outcome(&status)
+    }
+
+    /// Ends what is left of its group at once, and says what of that is news.
+    fn end_group(&self, shared: &Shared<'_>) -> Leftovers {
+        let mut left = Leftovers::default();
+        // Those in other groups may yet end by themselves.
+        let daemons = self.recorder.errands().daemons(shared.pid).into_iter();
+        let in_group = daemons.filter(|pid| child::is_in_group(*pid, shared.pid)).collect();
+        left.add(&Self::news(in_group, shared), self.recorder.veil());
+        child::kill_group(shared.pid);
+        left
+    }
+
+    /// What it started does not outlive it, in whatever group or session it is.
+    fn end_what_it_left(&self, mut left: Leftovers, shared: &Shared<'_>) {
+        let veil = self.recorder.veil();
+        self.recorder.errands().end_orphans(|pids| left.add(&Self::news(pids.to_vec(), shared), veil));
+        left.add(&Self::news(child::marked(self.mark), shared), veil);
+        mark::end_all(|| child::marked(self.mark));
+        if left.is_none() {
+            return;
+        }
+        left.settle();
+        say!("{}", left.sentence(&self.job.name));
+        self.recorder.event(EventType::LeftoversEnded, json!({ "ended_leftovers": left.as_json() }));
+    }
+
+    /// That the rest of its own group ends with one that was told to stop is as it should be.
+    fn news(pids: Vec<u32>, shared: &Shared<'_>) -> Vec<u32> {
+        let is_asked = shared.state().stopping;
+        let is_news = |pid: &u32| !is_asked || !child::is_in_group(*pid, shared.pid) || !mark::may_signal(*pid);
+        pids.into_iter().filter(is_news).collect()
+    }
+
+    /// Even that signal does not end what is another user's, or waits for a device.
+    fn give_up_after_a_kill(&self, shared: &Shared<'_>) {
+        if !shared.ended_within(KILL_WAIT) {
+            shared.state().given_up = true;
+            // For the thread that waits.
+            let _ = signal_hook::low_level::raise(SIGCHLD);
+        }
     }
 
     fn record_end(&self, status: &std::io::Result<ExitStatus>, tail: &Tail, shared: &Shared<'_>) {
@@ -110,10 +155,10 @@ impl Running<'_> {
             "reason": reason(how, stopping, code),
             "pid": shared.pid,
         });
-        if let Ok(status) = status
-            && status.core_dumped()
-        {
-            metadata["core_dumped"] = Value::Bool(true);
+        match status {
+            Ok(status) if status.core_dumped() => metadata["core_dumped"] = Value::Bool(true),
+            Ok(_) => {}
+            Err(error) => metadata["problem"] = error.to_string().into(),
         }
         if self.job.schedule.is_some()
             && let Some(steps) = marker::steps_of(&self.job.state, &self.job.name, shared.pid)
@@ -161,11 +206,18 @@ fn wait(
             if let Some(status) = child.try_wait()? {
                 return Ok(status);
             }
+            if shared.state().given_up {
+                return Err(std::io::Error::other("it cannot be ended from here: it may be another user's"));
+            }
             shared.recorder.errands().bury_orphans(shared.pid);
             continue;
         }
         if STOPPING.contains(&signal) {
             shared.state().stopping = true;
+            if !mark::may_signal(shared.pid) {
+                let (name, within) = (&shared.job.name, text::duration(shared.job.stop_within));
+                say!("{name} cannot be told to stop, since it is another user's; it is waited for, for {within}");
+            }
             if let Some(on_stop) = on_stop.take() {
                 on_stop();
             }
