@@ -63,8 +63,9 @@ fn run(command: Command, config: Option<std::path::PathBuf>) -> anyhow::Result<E
 fn log_to_stderr(format: LogFormat, command: &Command) {
     let is_quiet = std::io::stderr().is_terminal()
         || !matches!(command, Command::Serve(_) | Command::FileWatcher(_) | Command::EmbeddingServer(_));
-    // rmcp tells of every handshake and every end of the builtin servers.
-    let default = if is_quiet { "warn" } else { "info,rmcp=warn" };
+    // rmcp tells of every handshake and every end of the builtin servers, and warns of each
+    // answer that is an error, which whoever asked has got.
+    let default = if is_quiet { "warn,rmcp=error" } else { "info,rmcp=warn" };
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));
     let has_colour =
         std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());

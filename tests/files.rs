@@ -273,3 +273,28 @@ async fn the_command_ends_well_with_its_input_and_badly_without_its_directory() 
     mcp::serve(cli.args, tokio::io::empty(), tokio::io::sink()).await.expect("no input at all is no error");
     assert!(Cli::try_parse_from(["mcp", "files"]).is_err(), "a directory must be named");
 }
+
+/// What it says last on stderr is what a person reads as its last words.
+#[test]
+fn a_method_that_it_does_not_have_is_answered_and_not_told_on_stderr() {
+    use std::io::Write as _;
+    let folder = TempDir::new().expect("a folder");
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_seawall"));
+    command.args(["mcp", "files"]).arg(folder.path()).env_remove("RUST_LOG");
+    command.stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped());
+    let mut child = command.stderr(std::process::Stdio::piped()).spawn().expect("it can be run");
+    let hello =
+        json!({"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "x", "version": "1"}});
+    let asked = [
+        json!({"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": hello}),
+        json!({"jsonrpc": "2.0", "method": "notifications/initialized"}),
+        json!({"jsonrpc": "2.0", "id": 2, "method": "subscriptions/listen", "params": {"notifications": {}}}),
+        json!({"jsonrpc": "2.0", "id": 3, "method": "resources/templates/list", "params": {}}),
+    ];
+    let text: String = asked.iter().map(|line| format!("{line}\n")).collect();
+    child.stdin.take().expect("piped").write_all(text.as_bytes()).expect("it reads");
+    let output = child.wait_with_output().expect("it ends with its input");
+    let answers = String::from_utf8_lossy(&output.stdout);
+    assert!(answers.contains("-32601"), "{answers}");
+    assert_eq!(String::from_utf8_lossy(&output.stderr), "");
+}
