@@ -82,6 +82,7 @@ const TABLE: &[Row] = &[
     ("29", "perf", &[], Nothing),
     ("30", "by-handle", &["{secret}"], Nothing),
     ("31", "x32", &[], Nothing),
+    ("31", "i386", &[], Nothing),
     ("34", "setuid-bit", &[], Nothing),
     ("34", "setuid-bit-at-creation", &[], Nothing),
     ("34", "become-root", &[], Nothing),

@@ -208,13 +208,14 @@ pub(crate) fn report(plan: &Plan, tier: Tier, missing: Vec<String>) -> Report {
             ..Report::default()
         };
     }
+    let version = landlock::abi();
     Report {
         profile: plan.profile.name().to_owned(),
         tier: if tier == Tier::Full { "full" } else { "core" }.to_owned(),
         network: plan.network.name().to_owned(),
         tree_kill: tree_kill.to_owned(),
-        landlock_abi: landlock::abi(),
+        landlock_abi: version,
         limits: rights::limits_in_words(plan, tier),
-        not_enforced: missing.collect(),
+        not_enforced: missing.chain(landlock::lacks(version, plan)).collect(),
     }
 }

@@ -112,6 +112,7 @@ pub(super) const TABLE: &[Row] = &[
     row("29", "perf", &[]),
     row("30", "by-handle", &["{secret}"]),
     row("31", "x32", &[]),
+    row("31", "i386", &[]),
     row("34", "setuid-bit", &[]),
     row("34", "setuid-bit-at-creation", &[]),
     row("34", "become-root", &[]),
