@@ -15,7 +15,7 @@ use std::{
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
-use crate::{egress::OwnListeners, link::StartError, process::Command};
+use crate::{egress::OwnListeners, link::StartError, process::Command, sandbox::Package};
 
 mod npm;
 mod place;
@@ -64,6 +64,16 @@ struct Ready {
 enum Settings {
     Npm(npm::Settings),
     Uv(uv::Settings),
+}
+
+impl Settings {
+    /// Which has been found before anything of a package was there.
+    fn interpreter(&self) -> Option<&Path> {
+        match self {
+            Settings::Npm(_) => None,
+            Settings::Uv(settings) => Some(settings.interpreter()),
+        }
+    }
 }
 
 impl Packages {
@@ -142,7 +152,7 @@ impl Packages {
             Some(note) => note,
             None => self.install(&place, &settings).await?,
         };
-        let command = self.program(&place, &note);
+        let command = self.program(&place, &note, settings.interpreter());
         let ready = Ready { command: command.clone(), folder: place.done(), _in_use: in_use };
         *self.ready.lock().unwrap_or_else(PoisonError::into_inner) = Some(ready);
         Ok(command)
@@ -164,15 +174,20 @@ impl Packages {
             own: &self.own,
             tasks: &self.tasks,
         };
-        let note = match settings {
-            Settings::Npm(settings) => npm::install(&site, settings).await?,
-            Settings::Uv(settings) => uv::install(&site, settings).await?,
+        let installed = match settings {
+            Settings::Npm(settings) => npm::install(&site, settings).await,
+            Settings::Uv(settings) => uv::install(&site, settings).await,
         };
-        place.keep(&note).map_err(|error| place.failed(error))?;
-        Ok(note)
+        match installed {
+            Ok(note) => place.keep(&note).map_err(|error| place.failed(error)).map(|()| note),
+            Err(why) => {
+                place.discard().await;
+                Err(why)
+            }
+        }
     }
 
-    fn program(&self, place: &Place, note: &Note) -> Command {
+    fn program(&self, place: &Place, note: &Note, interpreter: Option<&Path>) -> Command {
         let folder = place.done();
         let file = folder.join(&note.file);
         let (program, script) = match (note.is_script, self.request.manager) {
@@ -183,6 +198,9 @@ impl Packages {
         };
         let args = script.into_iter().chain(self.request.args.iter().cloned()).collect();
         let mut sandbox = self.server.sandbox.clone();
+        // What a stranger has put in there, a first line or a pyvenv.cfg, gives nothing.
+        let known = folder.canonicalize().unwrap_or_else(|_| folder.clone());
+        sandbox.package = Some(Package { folder: known, interpreter: interpreter.map(Path::to_owned) });
         sandbox.read.push(folder);
         Command { program, args, sandbox, ..self.server.clone() }
     }

@@ -173,6 +173,7 @@ impl Command {
             args: &self.args,
             cwd: &self.cwd,
             path: &path_of(&env),
+            own_path: &std::env::var("PATH").unwrap_or_default(),
             home: home.as_deref(),
             protected: &self.protected,
             is_root: rustix::process::geteuid().is_root(),

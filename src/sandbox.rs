@@ -7,6 +7,7 @@
 mod base;
 pub mod denial;
 pub mod egress;
+mod laid;
 #[cfg(target_os = "linux")]
 #[expect(unsafe_code, reason = "some system calls have no safe form")]
 pub(crate) mod linux;
@@ -19,13 +20,15 @@ mod policy;
 pub(crate) mod portable;
 mod resolve;
 
+pub use laid::LaidFiles;
 #[cfg(target_os = "linux")]
 #[doc(hidden)]
 pub use linux::attempts;
 #[cfg(target_os = "linux")]
 pub use linux::observe;
+pub(crate) use plan::HOME;
 pub use plan::{Bounds, Identity, Plan, Report, Tier};
-pub use policy::{Destination, Launcher, Limits, Network, Policy, Profile, WantedTier};
+pub use policy::{Destination, Launcher, Limits, Network, Package, Policy, Profile, WantedTier};
 pub use resolve::Around;
 
 /// A part of the protection cannot be had, so that the server is not started: which

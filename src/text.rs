@@ -79,15 +79,20 @@ pub fn bytes(n: u64) -> String {
 }
 
 pub const DIGEST_CHARS: usize = 8;
+const DIGEST_ALPHABET: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
 
 /// FNV-1a in base 32: not for secrets, but the same on every machine and in every
 /// version.
 pub fn digest(text: &str) -> String {
-    const ALPHABET: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
     let hash = text
         .bytes()
         .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3));
-    (0..DIGEST_CHARS).map(|i| char::from(ALPHABET[(hash >> (5 * i)) as usize & 31])).collect()
+    (0..DIGEST_CHARS).map(|i| char::from(DIGEST_ALPHABET[(hash >> (5 * i)) as usize & 31])).collect()
+}
+
+/// Whether it looks like what [`digest`] gives.
+pub fn is_digest(text: &str) -> bool {
+    text.len() == DIGEST_CHARS && text.bytes().all(|byte| DIGEST_ALPHABET.contains(&byte))
 }
 
 #[cfg(test)]

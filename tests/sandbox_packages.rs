@@ -314,3 +314,119 @@ fn a_registry_that_a_server_could_have_planted_has_no_say() {
     assert!(shown.status.success(), "{shown:?}");
     assert_eq!((registry.asked().len(), planted.asked().len()), (2, 0), "the folder's own .npmrc has no say");
 }
+
+/// Files below `folder` with this text in them.
+fn with_text(folder: &std::path::Path, text: &str) -> String {
+    let mut grep = std::process::Command::new("grep");
+    grep.args(["-rl", text]).arg(folder);
+    String::from_utf8_lossy(&process::run(grep, COMMAND).stdout).into_owned()
+}
+
+#[tokio::test]
+async fn credentials_for_a_registry_rest_on_no_disk_and_no_half_stays() {
+    if !tools::npx() {
+        return;
+    }
+    let (folder, registry) = (Scratch::new(), Registry::start());
+    registry.hold("/small");
+    let told = format!("registry={}\n//{}/:_authToken=s3cret-of-the-registry\n", registry.url("/"), registry.address);
+    let user = folder.write("user-npmrc", &told).display().to_string();
+    let launch = |config: &str| Launch::beside(&folder, config).env("npm_config_userconfig", &user);
+    let config = npx("small", &["small"], "");
+    let mut gateway = launch(&config).start().await;
+    support::wait_until(COMMAND, "npm to ask", async || registry.asked().first().cloned()).await;
+    assert_eq!(registry.credentials(), ["bearer s3cret-of-the-registry"], "the control: npm has them");
+    assert_eq!(with_text(&folder.file(".seawall"), "s3cret"), "", "while it installs");
+    gateway.kill();
+    assert_eq!(with_text(&folder.file(".seawall"), "s3cret"), "", "after it was killed");
+    let halves = || installed(&folder).into_iter().filter(|path| path.extension().is_some_and(|end| end == "part"));
+    assert_eq!(halves().count(), 1);
+
+    // The next start removes it, though it wants nothing of it.
+    let mut gateway = launch(&support::fixture("other", &[])).start().await;
+    gateway.ready().await;
+    support::wait_until(COMMAND, "the half to be gone", async || (halves().count() == 0).then_some(())).await;
+    gateway.stop();
+
+    // One that fails leaves none.
+    registry.release();
+    let gateway = launch(&config).start().await;
+    gateway.ready().await;
+    assert_eq!(gateway.server("small")["state"], "parked", "{}", gateway.server("small"));
+    assert_eq!(installed(&folder), Vec::<PathBuf>::new());
+}
+
+const HOSTILE: &str = r##"
+import io, json, sys, tarfile
+kept, outside = sys.argv[1:]
+out = tarfile.open(fileobj=sys.stdout.buffer, mode="w|gz")
+def add(name, text="", kind=tarfile.REGTYPE, link=""):
+    entry = tarfile.TarInfo(name)
+    entry.type, entry.linkname, entry.mode, entry.size = kind, link, 0o755, len(text)
+    out.addfile(entry, io.BytesIO(text.encode()))
+add("package/package.json", json.dumps({"name": "hostile", "version": "1.0.0", "bin": {"hostile": "bin/run",
+    "../../../planted-by-bin": "bin/run", "by-env": "bin/by-env", "out": "../../../../../../../bin/sh", "link": "link/id"}}))
+add("package/bin/run", "#!/bin/sh\n")
+add("package/bin/by-env", f"#!/usr/bin/env -S -u {kept}/id sh\n")
+add("package/pyvenv.cfg", f"home = {kept}\n")
+add("package/link", kind=tarfile.SYMTYPE, link=kept)
+add("package/hard", kind=tarfile.LNKTYPE, link=f"{kept}/id")
+for name in ["package/../../../../planted", f"{outside}/planted", "package/link/planted"]:
+    add(name, "planted")
+out.close()
+"##;
+
+/// Names that lead out of it, links, and a say in what its server is given.
+#[test]
+fn a_hostile_package_puts_nothing_elsewhere_and_is_given_nothing_more() {
+    if !tools::npx() || !tools::python3() {
+        return;
+    }
+    let (folder, registry, other) = (Scratch::new(), Registry::start(), Registry::start());
+    let (kept, outside) = (folder.file("kept"), folder.file("outside"));
+    folder.write("kept/id", "SECRET");
+    std::fs::create_dir(&outside).expect("made");
+    [&kept, &outside].into_iter().for_each(|path| {
+        std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o777)).expect("ours");
+    });
+    let mut make = std::process::Command::new("python3");
+    make.args(["-c", HOSTILE]).args([&kept, &outside]);
+    let made = process::run(make, COMMAND);
+    assert!(made.status.success(), "{made:?}");
+    publish(&registry, "hostile", &registry.url("/hostile.tgz"), made.stdout);
+    let mut depending = json!({ "name": "depending", "version": "1.0.0", "bin": "a.js",
+        "dist": { "tarball": registry.url("/hostile.tgz") } });
+    let elsewhere = [("by-http", other.url("/x.tgz")), ("by-git", format!("git+http://{}/x.git", other.address))];
+    for (name, place) in &elsewhere {
+        depending["dependencies"] = json!({ "x": place });
+        let document = json!({ "name": name, "dist-tags": { "latest": "1.0.0" }, "versions": { "1.0.0": depending } });
+        registry.put(&format!("/{name}"), "application/json", document.to_string());
+    }
+    let show = |words: &[&str]| {
+        let config = folder.write("servers.toml", &npx("x", words, ""));
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_seawall"));
+        command.args(["sandbox", "show", "x", "--config"]).arg(config).env("npm_config_registry", registry.url("/"));
+        command.current_dir(folder.path());
+        let output = process::run(command, COMMAND);
+        format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+    };
+    // Whatever becomes of it, nothing of the user's is given, and nothing is where it should not be.
+    for program in ["hostile", "by-env", "out", "link"] {
+        let said = show(&["-p", "hostile", program]);
+        assert!(
+            said.contains("or in its package") || said.contains("cannot be") || said.contains("no program"),
+            "{said}"
+        );
+        assert!(!said.lines().any(|line| line.trim_start().starts_with("reads")), "{said}");
+    }
+    for (name, _) in &elsewhere {
+        let said = show(&[name]);
+        assert!(said.contains("cannot be installed"), "{name}: {said}");
+    }
+    assert_eq!(other.asked(), Vec::<String>::new());
+    assert_eq!(std::fs::read_dir(&outside).expect("there").count(), 0);
+    assert_eq!(std::fs::read_dir(&kept).expect("there").count(), 1);
+    let mut find = std::process::Command::new("find");
+    find.arg(folder.path()).args(["-name", "planted*", "-not", "-path", "*/node_modules/*"]);
+    assert_eq!(String::from_utf8_lossy(&process::run(find, COMMAND).stdout), "");
+}

@@ -314,3 +314,124 @@ fn open_to_all(path: &Path) {
     let mode = if path.is_dir() { 0o777 } else { 0o666 };
     std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(mode)).expect("it is ours");
 }
+
+const HOSTILE: &str = r##"
+import sys, zipfile
+kept, outside, file = sys.argv[1:]
+with zipfile.ZipFile(file, "w") as wheel:
+    def add(name, text, mode=0o100755):
+        entry = zipfile.ZipInfo(name)
+        entry.external_attr = mode << 16
+        wheel.writestr(entry, text)
+    info = "hostile-1.0.0.dist-info"
+    add("hostile.py", "def main(): pass\n")
+    add(f"{info}/METADATA", "Metadata-Version: 2.1\nName: hostile\nVersion: 1.0.0\n")
+    add(f"{info}/WHEEL", "Wheel-Version: 1.0\nGenerator: x\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+    add(f"{info}/RECORD", "")
+    what = file.rsplit("/", 2)[1]
+    if what == "traversal":
+        add("../../../../../../../../planted", "planted")
+    if what == "absolute":
+        add(f"{outside}/planted", "planted")
+    if what == "link":
+        add("link", kept, 0o120777)
+        add("link/planted", "planted")
+    if what == "scripts":
+        add("hostile-1.0.0.data/scripts/../../../../../../../../planted", "planted")
+    if what == "entry":
+        add(f"{info}/entry_points.txt", "[console_scripts]\n../../../../../../planted = hostile:main\nhostile = hostile:main\n")
+    if what == "environment":
+        add("hostile-1.0.0.data/data/pyvenv.cfg", f"home = {kept}\n")
+        add("hostile-1.0.0.data/scripts/hostile", f"#!{kept}/bin/sh\n")
+"##;
+
+/// Wheels with names that lead out of them, links, and a say in what their server is given.
+#[test]
+fn a_hostile_wheel_puts_nothing_elsewhere_and_is_given_nothing_more() {
+    let Some(uv) = tools::uv() else { return };
+    for what in ["traversal", "absolute", "link", "scripts", "entry", "environment"] {
+        let (folder, index) = (Scratch::new(), Registry::start());
+        let (kept, outside) = (folder.file("kept"), folder.file("outside"));
+        folder.write("kept/bin/id", "SECRET");
+        std::fs::create_dir(&outside).expect("made");
+        [&kept, &outside].into_iter().for_each(|path| open_to_all(path));
+        let wheel = folder.write(&format!("{what}/hostile-1.0.0-py3-none-any.whl"), "");
+        let mut make = Command::new("python3");
+        make.args(["-c", HOSTILE]).args([&kept, &outside, &wheel]);
+        let made = process::run(make, COMMAND);
+        assert!(made.status.success(), "{}", said(&made));
+        index.put("/hostile-1.0.0-py3-none-any.whl", "application/octet-stream", std::fs::read(&wheel).expect("made"));
+        let url = index.url("/hostile-1.0.0-py3-none-any.whl");
+        let page =
+            format!("<!DOCTYPE html><html><body><a href=\"{url}\">hostile-1.0.0-py3-none-any.whl</a></body></html>");
+        index.put("/simple/hostile/", "text/html", page);
+        folder.write("servers.toml", &uvx("x", &["--default-index", &index.url("/simple"), "hostile"], ""));
+        let shown = said(&process::run(seawall(&folder, &uv, &["sandbox", "show", "x"]), COMMAND));
+        assert!(index.asked().iter().any(|path| path.ends_with(".whl")), "{what}: {shown}");
+        let reads = shown.lines().filter(|line| line.contains("/kept") && !line.contains("add \""));
+        assert_eq!(reads.collect::<Vec<_>>(), Vec::<&str>::new(), "{what}: {shown}");
+        println!("{what}: {}", shown.lines().next().unwrap_or_default());
+        assert_eq!(std::fs::read_dir(&outside).expect("there").count(), 0, "{what}");
+        assert_eq!(std::fs::read_dir(&kept).expect("there").count(), 1, "{what}");
+        let mut find = Command::new("find");
+        find.arg(folder.path()).args(["-name", "planted", "-not", "-path", "*/packages/*"]);
+        assert_eq!(said(&process::run(find, COMMAND)), "", "{what}");
+    }
+}
+
+/// Neither files of the user's nor seawall itself are packages, whatever a page says.
+#[tokio::test]
+async fn a_page_leads_neither_to_files_nor_to_seawall() {
+    let Some(uv) = tools::uv() else { return };
+    let (folder, index) = (Scratch::new(), Registry::start());
+    publish(&folder, "by-file", &index, &index, &[]);
+    let wheel = folder.file("by_file-1.0.0-py3-none-any.whl");
+    list("by-file", &index, &format!("file://{}", wheel.display()));
+    index.redirect("/simple/by-redirect/", &format!("file://{}", folder.path().display()));
+    index.hold("/simple/by-seawall/");
+    let config =
+        uvx("file", &["by-file"], "") + &uvx("redirect", &["by-redirect"], "") + &uvx("own", &["by-seawall"], "");
+    let gateway = Launch::beside(&folder, &config)
+        .env("PATH", &path_with(&uv))
+        .env("UV_DEFAULT_INDEX", &index.url("/simple"))
+        .start()
+        .await;
+    let own = format!("http://{}/by_seawall-1.0.0-py3-none-any.whl", gateway.address);
+    list("by-seawall", &index, &own);
+    index.release();
+    gateway.ready().await;
+    for server in ["file", "redirect", "own"] {
+        let now = gateway.server(server);
+        assert!(now["reason"].as_str().is_some_and(|why| why.contains("cannot be")), "{now}");
+        println!("{server}: {}", now["reason"]);
+    }
+    let why = gateway.server("own")["reason"].to_string();
+    assert!(why.contains(&format!("it comes from {}", gateway.address)), "{why}");
+    assert_eq!(installed(&folder), Vec::<PathBuf>::new());
+}
+
+#[test]
+fn credentials_for_an_index_rest_on_no_disk() {
+    let Some(uv) = tools::uv() else { return };
+    let (folder, index) = (Scratch::new(), Registry::start());
+    publish(&folder, "small-server", &index, &index, &[]);
+    let page = "/simple/small-server/";
+    index.hold(page);
+    let url = format!("http://ada:s3cret-of-the-index@{}/simple", index.address);
+    folder.write("config/uv/uv.toml", &format!("[[index]]\nurl = \"{url}\"\ndefault = true\n"));
+    folder.write("servers.toml", &uvx("x", &["small-server"], ""));
+    let grep = || {
+        let mut grep = Command::new("grep");
+        grep.args(["-rl", "s3cret"]).arg(folder.file(".seawall"));
+        said(&process::run(grep, COMMAND))
+    };
+    let mut installing = seawall(&folder, &uv, &["sandbox", "show", "x"]);
+    installing.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null());
+    let mut installing = installing.spawn().expect("it can be run");
+    support::wait::poll(COMMAND, || index.asked().contains(&page.to_owned()).then_some(())).expect("uv asks");
+    assert!(!installed(&folder).is_empty() && index.credentials().iter().any(|told| told.starts_with("basic ")));
+    assert_eq!(grep(), "", "while it installs");
+    index.release();
+    assert!(installing.wait().expect("its own").success());
+    assert_eq!(grep(), "", "afterwards");
+}

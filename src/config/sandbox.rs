@@ -18,7 +18,7 @@ pub(super) fn read(entry: &Entry<'_>) -> Option<Sandbox> {
             profile,
             read: table.take("read", Entry::paths).unwrap_or_default(),
             write: table.take("write", Entry::paths).unwrap_or_default(),
-            network: table.take("network", network).unwrap_or(base.network),
+            network: table.take("network", network).unwrap_or(base.network.clone()),
             env: table.take("env", |entry| entry.list(NOT_NAMES, variable_name)).unwrap_or_default(),
             launcher: table.take("launcher", launcher).unwrap_or(base.launcher),
             install_hosts: table.take("install_hosts", |entry| entry.list(NO_PLACES, destination)).unwrap_or_default(),
@@ -26,6 +26,7 @@ pub(super) fn read(entry: &Entry<'_>) -> Option<Sandbox> {
             user: table.take("user", Entry::nonempty),
             unix_sockets: table.take("unix_sockets", Entry::boolean).unwrap_or(base.unix_sockets),
             limits: table.section("limits", limits).unwrap_or_default(),
+            ..base
         }
     })
 }

@@ -7,7 +7,6 @@ use std::{
     collections::BTreeMap,
     ffi::OsString,
     io::Write as _,
-    os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -24,7 +23,7 @@ use super::{
 use crate::{
     link::StartError,
     process::Command,
-    sandbox::{Destination, Identity, Policy, Profile},
+    sandbox::{Destination, HOME, Identity, Policy, Profile},
     text,
 };
 
@@ -35,8 +34,9 @@ use program::program;
 
 const CONFIG_TIMEOUT: Duration = Duration::from_secs(60);
 const CONFIG_MAX_BYTES: u64 = 256 << 10;
-/// Names of its own files in the folder, gone when it is complete.
+/// What is said to it, with credentials: in its private home, and nowhere on a disk.
 const RC: &str = "seawall-npmrc";
+/// Of its own in the folder, gone when it is complete.
 const CACHE: &str = "seawall-npm-cache";
 /// What the installation shall do as the user's own would.
 const KEPT: [&str; 6] = ["ca", "cafile", "strict-ssl", "replace-registry-host", "before", "min-release-age"];
@@ -174,7 +174,7 @@ pub(super) async fn install(site: &Site<'_>, settings: &Settings) -> Result<Note
     let command = command(site, settings, &hosts);
     let identity = site.identity(&command)?;
     let failed = |error| site.place.failed(error);
-    furnish(site.staging, settings, identity.as_ref()).map_err(failed)?;
+    furnish(site.staging, identity.as_ref()).map_err(failed)?;
     let (said, denied) = site.run(&command, &hosts).await?;
     if !said.succeeded {
         return Err(match denied.first() {
@@ -191,7 +191,7 @@ pub(super) async fn install(site: &Site<'_>, settings: &Settings) -> Result<Note
 fn command(site: &Site<'_>, settings: &Settings, hosts: &Hosts) -> Command {
     let path = |name: &str| site.staging.join(name).display().to_string();
     let env = [
-        ("npm_config_userconfig", path(RC)),
+        ("npm_config_userconfig", format!("{HOME}/{RC}")),
         ("npm_config_globalconfig", path("seawall-no-npmrc")),
         ("npm_config_cache", path(CACHE)),
         ("npm_config_logs_max", "0".to_owned()),
@@ -202,30 +202,26 @@ fn command(site: &Site<'_>, settings: &Settings, hosts: &Hosts) -> Command {
     ];
     let args = ["install", "--json", "--ignore-scripts", "--no-audit", "--no-fund", "--"].iter().copied();
     let args = args.chain(site.request.packages.iter().map(String::as_str)).map(OsString::from).collect();
-    let policy = site.confined(hosts, settings.read.clone(), settings.env.clone());
+    let mut policy = site.confined(hosts, settings.read.clone(), settings.env.clone());
+    policy.laid.push(RC, settings.lines.iter().map(|line| format!("{line}\n")).collect());
     let env = env.map(|(name, value)| (name.to_owned(), value)).into();
     Command { env, ..site.command(npm_beside(&site.server.program), args, policy) }
 }
 
 /// What npm finds in its folder, which is handed to whoever installs.
-fn furnish(staging: &Path, settings: &Settings, user: Option<&Identity>) -> std::io::Result<()> {
-    let mut options = std::fs::OpenOptions::new();
-    options.write(true).create_new(true);
-    let mut rc = options.mode(0o600).open(staging.join(RC))?;
-    settings.lines.iter().try_for_each(|line| writeln!(rc, "{line}"))?;
+fn furnish(staging: &Path, user: Option<&Identity>) -> std::io::Result<()> {
     // Without one npm would look for a project in the folders above.
-    options.mode(0o644).open(staging.join("package.json"))?.write_all(b"{\"private\":true}")?;
+    std::fs::File::create_new(staging.join("package.json"))?.write_all(b"{\"private\":true}")?;
     if let Some(user) = user {
-        for path in [staging.join(RC), staging.join("package.json"), staging.to_owned()] {
+        for path in [staging.join("package.json"), staging.to_owned()] {
             std::os::unix::fs::chown(path, Some(user.uid), Some(user.gid))?;
         }
     }
     Ok(())
 }
 
-/// Credentials and caches are not for the server.
+/// Caches are not for the server.
 async fn tidy(staging: &Path) -> std::io::Result<()> {
-    tokio::fs::remove_file(staging.join(RC)).await?;
     match tokio::fs::remove_dir_all(staging.join(CACHE)).await {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),

@@ -154,6 +154,20 @@ impl Place {
         Ok(staging)
     }
 
+    /// What was begun comes to nothing.
+    pub(super) async fn discard(&self) {
+        let staging = self.beside("part");
+        if let Err(error) = tokio::fs::remove_dir_all(&staging).await {
+            tracing::warn!("what was left of an installation stays in {}: {error}", staging.display());
+        }
+    }
+
+    /// Whether a seawall has made it: its name is a digest, and its lock was there before
+    /// anything else of it.
+    pub(super) fn is_own(&self) -> bool {
+        crate::text::is_digest(&self.key) && self.beside("lock").symlink_metadata().is_ok_and(|lock| lock.is_file())
+    }
+
     /// It is complete.
     pub(super) fn keep(&self, note: &Note) -> std::io::Result<()> {
         std::fs::rename(self.beside("part"), self.done())?;

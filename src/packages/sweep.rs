@@ -1,5 +1,6 @@
-//! Installations that nobody has used for long are removed. Never one that a seawall uses,
-//! whichever, or that servers.toml still asks for.
+//! Installations that nobody has used for long are removed, and halves that nobody makes any
+//! more. Never one that a seawall uses, whichever, or that servers.toml still asks for; and
+//! nothing that no seawall has made.
 
 use std::{
     collections::BTreeSet,
@@ -28,7 +29,13 @@ pub fn sweep(folder: &Path, servers: &[Command], unused_for: Duration) -> Vec<Pa
     let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
     let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
     let keys: BTreeSet<String> = names.filter_map(|name| name.split('.').next().map(str::to_owned)).collect();
-    let old = keys.iter().map(|key| Place::named(folder, key)).filter(|place| {
+    let own: Vec<Place> = keys.iter().map(|key| Place::named(folder, key)).filter(Place::is_own).collect();
+    for place in &own {
+        if let Err(error) = remove_half(place) {
+            tracing::warn!("half an installation cannot be removed from {}: {error}", place.done().display());
+        }
+    }
+    let old = own.into_iter().filter(|place| {
         let is_wanted = place.any_note().is_some_and(|note| wanted.iter().any(|request| note.is_of(request)));
         !is_wanted && is_old(place, unused_for)
     });
@@ -47,6 +54,18 @@ fn is_old(place: &Place, unused_for: Duration) -> bool {
     let times = [place.beside("used"), place.beside("json"), place.beside("part"), place.done()];
     let last = times.iter().find_map(|path| path.metadata().and_then(|data| data.modified()).ok());
     last.is_some_and(|last| SystemTime::now().duration_since(last).is_ok_and(|age| age >= unused_for))
+}
+
+/// What somebody has begun who was killed meanwhile.
+fn remove_half(place: &Place) -> io::Result<()> {
+    let half = place.beside("part");
+    if !half.exists() {
+        return Ok(());
+    }
+    match place.try_lock("lock", FlockOperation::NonBlockingLockExclusive)? {
+        Some(_installing) => gone(std::fs::remove_dir_all(half)),
+        None => Ok(()),
+    }
 }
 
 /// False where somebody installs or uses it after all.
@@ -94,9 +113,16 @@ mod tests {
         }
     }
 
+    /// With a name as seawall gives them.
+    fn made(folder: &Path, what: &str) -> Place {
+        let place = Place::new(folder, what);
+        std::fs::write(place.beside("lock"), "").expect("written");
+        place
+    }
+
     /// An installation of this server, used so long ago.
     fn installed(folder: &Path, key: &str, words: &[&str], ago: Duration) -> Place {
-        let place = Place::named(folder, key);
+        let place = made(folder, key);
         let request = Request::of(&server(words)).expect("understood").expect("packages");
         std::fs::create_dir(place.beside("part")).expect("made");
         std::fs::write(place.beside("part").join("file"), "x").expect("written");
@@ -119,25 +145,45 @@ mod tests {
         let installing = put("installing", &["npx", "d"], 31);
         let turn =
             installing.try_lock("lock", FlockOperation::NonBlockingLockExclusive).expect("a lock").expect("free");
-        let half = Place::named(folder.path(), "half");
+        let half = made(folder.path(), "half");
         std::fs::create_dir(half.beside("part")).expect("made");
+        std::fs::create_dir(installing.beside("part")).expect("made");
 
         let servers = [server(&["npx", "-y", "a@2"]), server(&["/bin/cat"])];
-        assert_eq!(sweep(folder.path(), &servers, DAY * 30), [old.done(), other.done()]);
+        let mut gone = [old.done(), other.done()].to_vec();
+        gone.sort();
+        assert_eq!(sweep(folder.path(), &servers, DAY * 30), gone);
         for kept in [&wanted, &young, &in_use, &installing] {
             assert!(kept.done().join("file").is_file() && kept.any_note().is_some(), "{}", kept.done().display());
         }
-        assert!(half.beside("part").is_dir());
+        assert!(installing.beside("part").is_dir(), "somebody is at it");
+        assert!(!half.beside("part").exists(), "nobody goes on with it, and it is in nobody's way");
         drop((lock, turn));
-        let rest =
-            [half.done(), in_use.done(), installing.done(), other.done(), old.done(), wanted.done(), young.done()];
         let mut removed = sweep(folder.path(), &[], Duration::ZERO);
-        removed.extend([old.done(), other.done()]);
         removed.sort();
-        let mut rest = rest.to_vec();
+        let mut rest = [in_use.done(), installing.done(), wanted.done(), young.done()].to_vec();
         rest.sort();
         assert_eq!(removed, rest);
-        assert_eq!(std::fs::read_dir(folder.path()).expect("a folder").count(), 0);
+        let left: Vec<_> = std::fs::read_dir(folder.path()).expect("a folder").flatten().map(|e| e.path()).collect();
+        assert_eq!(left, [half.beside("lock")], "it is not old: it has no time of its own");
+    }
+
+    #[test]
+    fn what_no_seawall_has_made_is_left_alone() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let digest = crate::text::digest("somebody else's");
+        let names = ["notes", "notes.part", "notes.lock", "notes.json", &digest, &format!("{digest}.part")];
+        for name in names {
+            match name.ends_with("lock") || name.ends_with("json") {
+                true => std::fs::write(folder.path().join(name), "x").expect("written"),
+                false => std::fs::create_dir(folder.path().join(name)).expect("made"),
+            }
+        }
+        assert_eq!(sweep(folder.path(), &[], Duration::ZERO), Vec::<PathBuf>::new());
+        for name in names {
+            assert!(folder.path().join(name).exists(), "{name}");
+        }
+        assert_eq!(std::fs::read_dir(folder.path()).expect("a folder").count(), names.len(), "nor is anything added");
     }
 
     #[test]

@@ -28,8 +28,6 @@ const LEARNED_MAX: usize = 4;
 /// Names of its own files in the folder, gone when it is complete.
 const CACHE: &str = "seawall-uv-cache";
 const LINKS: &str = "seawall-uv-bin";
-const CONFIG: &str = "seawall-uv-config";
-const SYSTEM_CONFIG: &str = "seawall-uv-system";
 /// The folder that the package is installed into.
 const TOOLS: &str = "tools";
 
@@ -38,7 +36,9 @@ pub(super) async fn install(site: &Site<'_>, settings: &Settings) -> Result<Note
     let mut hosts = Hosts { configured: settings.hosts.clone(), ..Hosts::default() };
     hosts.configured.extend(site.server.sandbox.install_hosts.iter().cloned());
     let identity = site.identity(&tool_install(site, settings, &hosts))?;
-    settings.files.furnish(site.staging, identity.as_ref()).map_err(failed)?;
+    if let Some(user) = identity {
+        std::os::unix::fs::chown(site.staging, Some(user.uid), Some(user.gid)).map_err(failed)?;
+    }
     if settings.has_built_in {
         hosts.configured.push(built_in(site, settings).await?);
     }
@@ -115,10 +115,11 @@ fn tool_install(site: &Site<'_>, settings: &Settings, hosts: &Hosts) -> Command 
         args.extend([OsString::from("--with"), package.into()]);
     }
     args.push(package.into());
-    let policy = site.confined(hosts, settings.read.clone(), settings.certificates.clone());
+    let mut policy = site.confined(hosts, settings.read.clone(), settings.certificates.clone());
+    policy.laid = settings.files.laid();
     let mut env = settings.env.clone();
     env.extend(surroundings(site.staging));
-    env.extend(settings.files.variables(site.staging));
+    env.extend(settings.files.variables());
     Command { env, ..site.command(settings.uv.clone(), args, policy) }
 }
 
@@ -154,9 +155,9 @@ async fn compile(site: &Site<'_>, settings: &Settings) -> Result<(), StartError>
     Ok(())
 }
 
-/// Credentials, caches, and links to where it was made are not for the server.
+/// Caches, and links to where it was made are not for the server.
 async fn tidy(staging: &Path) -> std::io::Result<()> {
-    for name in [CACHE, LINKS, CONFIG, SYSTEM_CONFIG] {
+    for name in [CACHE, LINKS] {
         match tokio::fs::remove_dir_all(staging.join(name)).await {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
             _ => {}

@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{planted, resolve::Around};
+use super::{planted, policy::Package, resolve::Around};
 
 /// Programs and libraries of the system.
 const SYSTEM: [&str; 9] =
@@ -46,24 +46,37 @@ const CHAIN_MAX: usize = 5;
 pub(super) struct Base {
     /// All that exists of it, without links.
     pub(super) files: Vec<PathBuf>,
-    /// What something in a folder that the server may write says that it needs: not given
-    /// for that.
+    /// What something in a folder that the server may write, or in its package, says that it
+    /// needs: not given for that.
     pub(super) doubtful: Vec<PathBuf>,
 }
 
+/// Folders whose content does not say what is given.
+struct Foreign<'a> {
+    /// Those that the server may write, without links.
+    write: &'a [PathBuf],
+    /// And that of its package.
+    all: Vec<PathBuf>,
+}
+
 /// `write` are the folders that the server may write, without links.
-pub(super) fn files(is_strict: bool, write: &[PathBuf], around: &Around<'_>) -> Base {
+pub(super) fn files(is_strict: bool, write: &[PathBuf], package: Option<&Package>, around: &Around<'_>) -> Base {
+    let all = write.iter().chain(package.map(|package| &package.folder)).cloned().collect();
+    let foreign = Foreign { write, all };
     let system = SYSTEM.iter().map(PathBuf::from);
     let etc = ETC.iter().map(|name| Path::new("/etc").join(name));
     let files = system.chain(etc).filter_map(|path| path.canonicalize().ok()).collect();
     let mut base = Base { files, doubtful: Vec::new() };
-    base.add_program(around.program, is_strict, write, around, CHAIN_MAX);
+    if let Some(interpreter) = package.and_then(|package| package.interpreter.as_deref()) {
+        base.add_program(interpreter, is_strict, &foreign, around, CHAIN_MAX);
+    }
+    base.add_program(around.program, is_strict, &foreign, around, CHAIN_MAX);
     // What a runtime is told to run. No other file is given for being named: it may well
     // be a key, in a folder of keys.
     let mut words = around.args.iter().map(|arg| around.cwd.join(arg)).filter(|path| has_ending(path));
     // One that the server could have removed is not skipped for the next one.
     let script = words.find(|path| path.is_file() || planted::is_below(path, write)).filter(|path| path.is_file());
-    match script.as_deref().map(|script| (script.canonicalize(), planted::leads_out(script, write))) {
+    match script.as_deref().map(|script| (script.canonicalize(), planted::leads_out(script, &foreign.all))) {
         Some((_, Some(led))) => base.doubtful.push(led),
         Some((Ok(script), None)) => base.files.push(package_of(&script, around)),
         _ => {}
@@ -72,9 +85,16 @@ pub(super) fn files(is_strict: bool, write: &[PathBuf], around: &Around<'_>) -> 
 }
 
 impl Base {
-    fn add_program(&mut self, program: &Path, is_strict: bool, write: &[PathBuf], around: &Around<'_>, left: usize) {
+    fn add_program(
+        &mut self,
+        program: &Path,
+        is_strict: bool,
+        foreign: &Foreign<'_>,
+        around: &Around<'_>,
+        left: usize,
+    ) {
         let Some(left) = left.checked_sub(1) else { return };
-        if let Some(led) = planted::leads_out(program, write) {
+        if let Some(led) = planted::leads_out(program, &foreign.all) {
             return self.doubtful.push(home_of_program(&led, is_strict, around));
         }
         // Each step of a chain of links: `venv/bin/python` is more than what it leads to.
@@ -91,14 +111,17 @@ impl Base {
         }
         let Ok(program) = program.canonicalize() else { return };
         self.files.push(home_of_program(&program, is_strict, around));
-        let said = [python_behind(&step, around), interpreter(&program, around)];
-        for (next, by) in said.into_iter().zip([&step, &program]) {
+        let (interpreter, is_by_name) = interpreter(&program, around).unzip();
+        // A package may say "node", and what that is the user's PATH says.
+        let by_whom = if is_by_name == Some(true) { foreign.write } else { &foreign.all };
+        let said = [(python_behind(&step, around), &step, &*foreign.all), (interpreter, &program, by_whom)];
+        for (next, by, foreign_to_it) in said {
             let Some(next) = next else { continue };
-            if planted::is_below(by, write) {
+            if planted::is_below(by, foreign_to_it) {
                 let led = next.canonicalize().unwrap_or(next);
                 self.doubtful.push(home_of_program(&led, is_strict, around));
             } else {
-                self.add_program(&next, is_strict, write, around, left);
+                self.add_program(&next, is_strict, foreign, around, left);
             }
         }
     }
@@ -147,18 +170,22 @@ fn is_broad(folder: &Path, around: &Around<'_>) -> bool {
         || around.protected.iter().any(|path| own(path))
 }
 
-/// The program of the first line `#!/…`; `env NAME` is looked up.
-fn interpreter(program: &Path, around: &Around<'_>) -> Option<PathBuf> {
+/// The program of the first line `#!/…`; `env NAME` is looked up, and true comes with it.
+fn interpreter(program: &Path, around: &Around<'_>) -> Option<(PathBuf, bool)> {
     let mut start = [0; 256];
     let read = std::fs::File::open(program).ok()?.read(&mut start).ok()?;
     let line = start[..read].strip_prefix(b"#!")?.split(|byte| *byte == b'\n').next()?;
     let mut words = std::str::from_utf8(line).ok()?.split_ascii_whitespace();
     let interpreter = PathBuf::from(words.next()?);
     if !interpreter.ends_with("env") {
-        return Some(interpreter);
+        return Some((interpreter, false));
     }
     let name = words.find(|word| !word.starts_with('-') && !word.contains('='))?;
-    std::env::split_paths(around.path).map(|folder| folder.join(name)).find(|file| file.is_file())
+    if name.contains('/') {
+        return Some((PathBuf::from(name), false));
+    }
+    let mut files = std::env::split_paths(around.path).map(|folder| folder.join(name));
+    Some((files.find(|file| file.is_file())?, true))
 }
 
 /// The interpreter that a virtual environment was made from.

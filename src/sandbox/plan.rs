@@ -4,7 +4,13 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::policy::{Limits, Network, Profile};
+use super::{
+    laid::LaidFiles,
+    policy::{Limits, Network, Profile},
+};
+
+/// The private home in a file system of its own.
+pub(crate) const HOME: &str = "/home/server";
 
 /// How much of the machine's means are used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,6 +51,8 @@ pub struct Plan {
     pub given_up: Vec<String>,
     /// Each of its calls that names a file or an address is looked at first.
     pub observed: bool,
+    /// What it finds in its home.
+    pub laid: LaidFiles,
     /// Where home and temporary files are without a file system of its own.
     pub private: PathBuf,
 }
@@ -108,6 +116,7 @@ impl Plan {
             needs_full: Vec::new(),
             given_up: Vec::new(),
             observed: false,
+            laid: LaidFiles::default(),
             private: PathBuf::new(),
         }
     }
@@ -119,7 +128,7 @@ impl Plan {
     /// Home and temporary files, as the program sees them.
     pub(crate) fn private_folders(&self, tier: Tier) -> (PathBuf, PathBuf) {
         match tier {
-            Tier::Full => (PathBuf::from("/home/server"), PathBuf::from("/tmp")),
+            Tier::Full => (PathBuf::from(HOME), PathBuf::from("/tmp")),
             Tier::Core => (self.private.join("home"), self.private.join("tmp")),
         }
     }

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::laid::LaidFiles;
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Policy {
     pub profile: Profile,
@@ -24,6 +26,10 @@ pub struct Policy {
     pub user: Option<String>,
     pub unix_sockets: bool,
     pub limits: Limits,
+    /// Installed for it by seawall; no key of servers.toml.
+    pub package: Option<Package>,
+    /// In its private home when it begins; no key of servers.toml.
+    pub laid: LaidFiles,
 }
 
 impl Default for Policy {
@@ -40,8 +46,19 @@ impl Default for Policy {
             user: None,
             unix_sockets: false,
             limits: Limits::default(),
+            package: None,
+            laid: LaidFiles::default(),
         }
     }
+}
+
+/// A stranger has filled it: what is in there does not say what else is given.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Package {
+    /// Without links.
+    pub folder: PathBuf,
+    /// What seawall has chosen to run it.
+    pub interpreter: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

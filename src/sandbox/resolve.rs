@@ -23,6 +23,8 @@ pub struct Around<'a> {
     pub cwd: &'a Path,
     /// Where programs are looked up.
     pub path: &'a str,
+    /// Where whoever runs seawall looks programs up, and seawall itself.
+    pub own_path: &'a str,
     /// The user's own.
     pub home: Option<&'a Path>,
     /// Seawall's own files and folders, which no server may see.
@@ -66,13 +68,13 @@ impl Policy {
         let write = self.writable(around)?;
         let mut read = self.readable(around, &write)?;
         let named = read.clone();
-        let base = base::files(self.profile == Profile::Strict, &write, around);
+        let base = base::files(self.profile == Profile::Strict, &write, self.package.as_ref(), around);
         read.extend(base.files);
         read.retain(|path| path.exists());
         if let Some(led) = base.doubtful.iter().find(|led| !is_within(led, &read) && !is_within(led, &write)) {
             return refuse(format!(
-                "what it runs lies in a folder that it may write, and leads to {}, as the server itself could have \
-                 arranged; where that is as it should be, add \"{0}\" to read under [servers.{}.sandbox]",
+                "what it runs lies in a folder that it may write, or in its package, and leads to {}, as the server \
+                 itself could have arranged; where that is as it should be, add \"{0}\" to read under [servers.{}.sandbox]",
                 led.display(),
                 around.server
             ));
@@ -105,6 +107,7 @@ impl Policy {
             limits: Bounds::of(self.profile, &self.limits),
             given_up,
             observed: false,
+            laid: self.laid.clone(),
             private: PathBuf::new(),
         })
     }
@@ -125,6 +128,9 @@ impl Policy {
         }
         if self.limits.tmp_bytes.is_some() {
             needs.push("limits.tmp".to_owned());
+        }
+        if !self.laid.is_empty() {
+            needs.push("files in a home of its own".to_owned());
         }
         if let Some(path) = masked.first() {
             needs.push(format!("read of a folder with seawall's own {} in it", path.display()));
@@ -197,6 +203,17 @@ impl Policy {
                 "write: {} would let the server change seawall's own {}; name a folder without it",
                 written.display(),
                 own.display()
+            )));
+        }
+        // What it puts there would be run for its name, outside: by the user, and as the npm or
+        // uv that installs packages.
+        let mut on_path = std::env::split_paths(around.own_path).filter_map(|folder| folder.canonicalize().ok());
+        if let Some(folder) = on_path.find(|folder| folder.starts_with(&path)) {
+            return Err(Refusal(format!(
+                "write: {} has {} in it, which is on PATH, so that what the server puts there would be run outside of \
+                 its sandbox; name a folder without it",
+                written.display(),
+                folder.display()
             )));
         }
         Ok(path)

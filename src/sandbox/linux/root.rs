@@ -178,12 +178,16 @@ fn private(plan: &Plan) -> std::io::Result<()> {
     let options = CString::new(format!("mode=0755,size={}", plan.limits.tmp_bytes))?;
     mount("tmpfs", SCRATCH, "tmpfs", MountFlags::NOSUID | MountFlags::NODEV, Some(options.as_c_str()))?;
     let (home, tmp) = plan.private_folders(Tier::Full);
+    let laid = Path::new(SCRATCH).join("home");
     for (name, target, mode) in [("home", home, 0o700), ("tmp", tmp, 0o1777), ("shm", "/dev/shm".into(), 0o1777)] {
         let source = Path::new(SCRATCH).join(name);
         fs::create_dir(&source)?;
         fs::set_permissions(&source, fs::Permissions::from_mode(mode))?;
         if let Some(user) = &plan.identity {
             std::os::unix::fs::chown(&source, Some(user.uid), Some(user.gid))?;
+        }
+        if source == laid {
+            lay(plan, &laid)?;
         }
         // What is granted below it stays in sight.
         let target = new(&target);
@@ -202,6 +206,22 @@ fn private(plan: &Plan) -> std::io::Result<()> {
         Err(error) if error.raw_os_error().map(Errno::from_raw_os_error) != Some(Errno::EXIST) => Err(error),
         _ => Ok(()),
     }
+}
+
+/// What the program is to find in its home, for itself alone.
+fn lay(plan: &Plan, home: &Path) -> std::io::Result<()> {
+    for (path, text) in plan.laid.iter() {
+        let file = home.join(path);
+        let folders = file.ancestors().skip(1).take_while(|folder| *folder != home);
+        fs::create_dir_all(file.parent().unwrap_or(home))?;
+        fs::write(&file, text)?;
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o600))?;
+        let Some(user) = &plan.identity else { continue };
+        for path in folders.chain([file.as_path()]) {
+            std::os::unix::fs::chown(path, Some(user.uid), Some(user.gid))?;
+        }
+    }
+    Ok(())
 }
 
 fn granted_below(plan: &Plan, target: &Path) -> Vec<PathBuf> {

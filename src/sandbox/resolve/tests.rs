@@ -37,6 +37,7 @@ impl Place {
             args: &args,
             cwd: &self.path(""),
             path: "/usr/bin:/bin",
+            own_path: &format!("/usr/bin:./out:{}", self.path("bin/own").display()),
             home: Some(&home),
             protected: &self.protected,
             is_root: false,
@@ -200,4 +201,60 @@ fn what_a_server_plants_for_its_next_start_gives_it_nothing_more() {
     // What the user has named is not in doubt.
     let named = Policy { read: vec![place.path("other")], ..policy };
     assert!(place.plan(&named, &python, &[]).is_ok());
+}
+
+#[test]
+fn a_folder_of_programs_is_not_written() {
+    let place = Place::new();
+    let program = place.file("runtime/bin/tool", "");
+    place.file("bin/own/x", "");
+    place.file("bin/own/below/x", "");
+    place.file("out/x", "");
+    let written = |name: &str| {
+        let policy = Policy { write: vec![place.path(name)], ..Policy::default() };
+        place.plan(&policy, &program, &[])
+    };
+    for name in ["bin", "bin/own"] {
+        let Refusal(why) = written(name).expect_err(name);
+        assert!(why.contains("bin/own in it, which is on PATH"), "{why}");
+    }
+    for name in ["bin/own/below", "out", "runtime/bin"] {
+        assert!(written(name).is_ok(), "{name}");
+    }
+}
+
+#[test]
+fn a_package_does_not_say_what_else_its_server_is_given() {
+    let place = Place::new();
+    let key = place.file("kept/id", "");
+    place.file("package/pyvenv.cfg", &format!("home = {}\n", place.path("kept").display()));
+    let by_environment = place.file("package/bin/run", "#!/bin/sh\n");
+    let by_first_line = place.file("other/run", &format!("#!{}\n", key.display()));
+    let by_env = place.file("other/by-env", &format!("#!/usr/bin/env -S -u {} sh\n", key.display()));
+    let by_link = place.path("other/link");
+    symlink(&key, &by_link).expect("linked");
+    let of = |folder: &str, interpreter: Option<PathBuf>| {
+        let folder = place.path(folder);
+        Policy {
+            read: vec![folder.clone()],
+            package: Some(super::super::policy::Package { folder, interpreter }),
+            ..Policy::default()
+        }
+    };
+    for program in [&by_environment, &by_first_line, &by_env, &by_link] {
+        let folder = if program.starts_with(place.path("package")) { "package" } else { "other" };
+        let plan = place.plan(&Policy::default(), program, &[]).expect("a plan");
+        assert!(reads(&plan, &key), "the control: a program of the user's own says it: {}", program.display());
+        let Refusal(why) = place.plan(&of(folder, None), program, &[]).expect_err("a package");
+        assert!(why.contains("or in its package") && why.contains("/kept"), "{why}");
+    }
+    // What the user's PATH leads to by a name, and what seawall has chosen, are given.
+    let named = place.file("other/named", "#!/usr/bin/env sh\n");
+    assert!(place.plan(&of("other", None), &named, &[]).is_ok());
+    let python = place.file("pythons/3/bin/python3", "");
+    let library = place.file("pythons/3/lib/x", "");
+    let link = place.path("package/bin/python");
+    symlink(&python, &link).expect("linked");
+    let plan = place.plan(&of("package", Some(python)), &link, &[]).expect("a plan");
+    assert!(reads(&plan, &library) && !reads(&plan, &key), "{:?}", plan.read);
 }
