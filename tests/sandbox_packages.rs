@@ -358,21 +358,22 @@ async fn credentials_for_a_registry_rest_on_no_disk_and_no_half_stays() {
 
 const HOSTILE: &str = r##"
 import io, json, sys, tarfile
-kept, outside = sys.argv[1:]
+kept, outside, what = sys.argv[1:]
 out = tarfile.open(fileobj=sys.stdout.buffer, mode="w|gz")
 def add(name, text="", kind=tarfile.REGTYPE, link=""):
     entry = tarfile.TarInfo(name)
     entry.type, entry.linkname, entry.mode, entry.size = kind, link, 0o755, len(text)
     out.addfile(entry, io.BytesIO(text.encode()))
-add("package/package.json", json.dumps({"name": "hostile", "version": "1.0.0", "bin": {"hostile": "bin/run",
-    "../../../planted-by-bin": "bin/run", "by-env": "bin/by-env", "out": "../../../../../../../bin/sh", "link": "link/id"}}))
+add("package/package.json", json.dumps({"name": what, "version": "1.0.0"}))
 add("package/bin/run", "#!/bin/sh\n")
 add("package/bin/by-env", f"#!/usr/bin/env -S -u {kept}/id sh\n")
 add("package/pyvenv.cfg", f"home = {kept}\n")
-add("package/link", kind=tarfile.SYMTYPE, link=kept)
-add("package/hard", kind=tarfile.LNKTYPE, link=f"{kept}/id")
-for name in ["package/../../../../planted", f"{outside}/planted", "package/link/planted"]:
-    add(name, "planted")
+names = {"up": "package/../../../../planted", "absolute": f"{outside}/planted", "link": "package/link/planted"}
+if what == "link":
+    add("package/link", kind=tarfile.SYMTYPE, link=kept)
+    add("package/hard", kind=tarfile.LNKTYPE, link=f"{kept}/id")
+if what in names:
+    add(names[what], "planted")
 out.close()
 "##;
 
@@ -389,13 +390,21 @@ fn a_hostile_package_puts_nothing_elsewhere_and_is_given_nothing_more() {
     [&kept, &outside].into_iter().for_each(|path| {
         std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o777)).expect("ours");
     });
-    let mut make = std::process::Command::new("python3");
-    make.args(["-c", HOSTILE]).args([&kept, &outside]);
-    let made = process::run(make, COMMAND);
-    assert!(made.status.success(), "{made:?}");
-    publish(&registry, "hostile", &registry.url("/hostile.tgz"), made.stdout);
+    for what in ["up", "absolute", "link", "grants"] {
+        let mut make = std::process::Command::new("python3");
+        make.args(["-c", HOSTILE]).args([&kept, &outside]).arg(what);
+        let made = process::run(make, COMMAND);
+        assert!(made.status.success(), "{made:?}");
+        let bins = json!({ "hostile": "bin/run", "../../../planted-by-bin": "bin/run", "by-env": "bin/by-env",
+            "out": "../../../../../../../bin/sh", "link": "link/id" });
+        let archive = registry.url(&format!("/{what}.tgz"));
+        let version = json!({ "name": what, "version": "1.0.0", "bin": bins, "dist": { "tarball": archive } });
+        let document = json!({ "name": what, "dist-tags": { "latest": "1.0.0" }, "versions": { "1.0.0": version } });
+        registry.put(&format!("/{what}"), "application/json", document.to_string());
+        registry.put(&format!("/{what}.tgz"), "application/gzip", made.stdout);
+    }
     let mut depending = json!({ "name": "depending", "version": "1.0.0", "bin": "a.js",
-        "dist": { "tarball": registry.url("/hostile.tgz") } });
+        "dist": { "tarball": registry.url("/grants.tgz") } });
     let elsewhere = [("by-http", other.url("/x.tgz")), ("by-git", format!("git+http://{}/x.git", other.address))];
     for (name, place) in &elsewhere {
         depending["dependencies"] = json!({ "x": place });
@@ -411,13 +420,16 @@ fn a_hostile_package_puts_nothing_elsewhere_and_is_given_nothing_more() {
         format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
     };
     // Whatever becomes of it, nothing of the user's is given, and nothing is where it should not be.
-    for program in ["hostile", "by-env", "out", "link"] {
-        let said = show(&["-p", "hostile", program]);
-        assert!(
-            said.contains("or in its package") || said.contains("cannot be") || said.contains("no program"),
-            "{said}"
-        );
-        assert!(!said.lines().any(|line| line.trim_start().starts_with("reads")), "{said}");
+    let attempts = [("up", "hostile"), ("absolute", "hostile"), ("link", "link")];
+    for (package, program) in
+        attempts.into_iter().chain(["out", "by-env", "hostile"].map(|program| ("grants", program)))
+    {
+        let said = show(&["-p", package, program]);
+        println!("{package} {program}: {said}");
+        let place = kept.display().to_string();
+        assert!(!said.lines().any(|line| line.contains(&place) && !line.contains("add \"")), "{said}");
+        let is_refused = said.contains("or in its package") && said.contains(&place);
+        assert_eq!(is_refused, ["hostile", "by-env"].contains(&program), "{package} {program}: {said}");
     }
     for (name, _) in &elsewhere {
         let said = show(&[name]);
