@@ -111,9 +111,7 @@ impl Rule {
     /// At any address of this machine: a port of seawall's is seawall's.
     fn is_own(&self, address: SocketAddr) -> bool {
         let own = self.own.lock().unwrap_or_else(PoisonError::into_inner);
-        own.iter().any(|own| {
-            own.port() == address.port() && (own.ip() == plain(address.ip()) || !is_public(plain(address.ip())))
-        })
+        own.iter().any(|own| leads_to(*own, address, is_here))
     }
 
     fn denied(&self, host: &str, port: u16, how: &str) -> Denial {
@@ -124,6 +122,19 @@ impl Rule {
         );
         Denial { host: host.to_owned(), port, message, is_rule: true }
     }
+}
+
+/// Whether who connects to `address` comes to the listener at `own`.
+fn leads_to(own: SocketAddr, address: SocketAddr, is_here: impl Fn(IpAddr) -> bool) -> bool {
+    let ip = plain(address.ip());
+    // At no address in particular it is at all of this machine, a public one too.
+    let is_anywhere = || own.ip().is_unspecified() && is_here(ip);
+    own.port() == address.port() && (own.ip() == ip || !is_public(ip) || is_anywhere())
+}
+
+/// Only addresses of this machine can be bound to.
+fn is_here(ip: IpAddr) -> bool {
+    std::net::UdpSocket::bind((ip, 0)).is_ok()
 }
 
 fn plain_name(host: &str) -> String {
@@ -272,5 +283,18 @@ mod tests {
             assert!(denied.message.contains("seawall itself"), "{denied}");
         }
         assert!(rule.permits_addresses("127.0.0.1", 5432, &[at("127.0.0.1:5432")]).is_ok());
+    }
+
+    #[test]
+    fn seawall_is_not_reached_at_a_public_address_of_this_machine_either() {
+        let ours: IpAddr = "93.184.216.34".parse().expect("an address");
+        let leads = |own: &str, to: &str| leads_to(at(own), at(to), |ip| ip == ours);
+        for own in ["0.0.0.0:8420", "[::]:8420"] {
+            assert!(leads(own, "93.184.216.34:8420"), "{own}");
+            assert!(leads(own, "[::ffff:93.184.216.34]:8420"), "{own}");
+            assert!(!leads(own, "93.184.216.35:8420") && !leads(own, "93.184.216.34:8421"), "{own}");
+        }
+        assert!(!leads("127.0.0.1:8420", "93.184.216.34:8420"));
+        assert!(is_here("127.0.0.1".parse().expect("an address")) && !is_here("192.0.2.1".parse().expect("another")));
     }
 }
