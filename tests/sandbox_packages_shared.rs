@@ -96,10 +96,11 @@ fn last_used(place: &Path, ago: Duration) {
 
 /// One that nobody asks for.
 fn forgotten(folder: &Scratch, ago: Duration) -> PathBuf {
-    let place = folder.file(".seawall/packages/f0rg0tten");
+    let place = folder.file(".seawall/packages/f0rg0ten");
     std::fs::create_dir_all(place.join("node_modules")).expect("made");
     std::fs::write(place.with_extension("json"), r#"{"packages":["x"],"bin":null,"file":"x","is_script":true}"#)
         .expect("written");
+    std::fs::write(place.with_extension("lock"), "").expect("written");
     last_used(&place, ago);
     place
 }
