@@ -200,7 +200,7 @@ impl Packages {
         let mut sandbox = self.server.sandbox.clone();
         // What a stranger has put in there, a first line or a pyvenv.cfg, gives nothing.
         let known = folder.canonicalize().unwrap_or_else(|_| folder.clone());
-        sandbox.package = Some(Package { folder: known, interpreter: interpreter.map(Path::to_owned) });
+        sandbox.package = Some(Box::new(Package { folder: known, interpreter: interpreter.map(Path::to_owned) }));
         sandbox.read.push(folder);
         Command { program, args, sandbox, ..self.server.clone() }
     }

@@ -27,7 +27,7 @@ pub struct Policy {
     pub unix_sockets: bool,
     pub limits: Limits,
     /// Installed for it by seawall; no key of servers.toml.
-    pub package: Option<Package>,
+    pub package: Option<Box<Package>>,
     /// In its private home when it begins; no key of servers.toml.
     pub laid: LaidFiles,
 }

@@ -68,7 +68,7 @@ impl Policy {
         let write = self.writable(around)?;
         let mut read = self.readable(around, &write)?;
         let named = read.clone();
-        let base = base::files(self.profile == Profile::Strict, &write, self.package.as_ref(), around);
+        let base = base::files(self.profile == Profile::Strict, &write, self.package.as_deref(), around);
         read.extend(base.files);
         read.retain(|path| path.exists());
         if let Some(led) = base.doubtful.iter().find(|led| !is_within(led, &read) && !is_within(led, &write)) {

@@ -237,7 +237,7 @@ fn a_package_does_not_say_what_else_its_server_is_given() {
         let folder = place.path(folder);
         Policy {
             read: vec![folder.clone()],
-            package: Some(super::super::policy::Package { folder, interpreter }),
+            package: Some(Box::new(super::super::policy::Package { folder, interpreter })),
             ..Policy::default()
         }
     };
