@@ -131,6 +131,29 @@ async fn a_database_that_is_deleted_while_it_is_open() {
     rig.ends_with_every_row(CALLS);
 }
 
+/// The gateway is the only one that still has what was in it.
+#[tokio::test]
+async fn a_journal_that_is_deleted_while_it_is_open() {
+    let rig = Rig::start().await;
+    rig.calls_are_answered().await;
+    let are_there = async |rows: usize| {
+        wait_until(SOON, "the rows", async || {
+            database::rows(&rig.path, "SELECT id FROM failures").is_ok_and(|found| found.len() >= rows).then_some(())
+        })
+        .await;
+    };
+    are_there(CALLS).await;
+    for name in ["seawall.db-wal", "seawall.db-shm"] {
+        fs::remove_file(rig.path.with_file_name(name)).expect("it is there");
+    }
+    rig.calls_are_answered().await;
+    are_there(2 * CALLS).await;
+    assert!(rig.gateway.log.has("nothing was lost"), "{}", rig.gateway.log.text());
+    let told = rig.gateway.sqlite("SELECT id FROM events WHERE event_type = 'database_recreated'");
+    assert!(told.is_empty(), "it is the same database");
+    rig.ends_with_every_row(2 * CALLS);
+}
+
 /// Its pages are overwritten under the gateway's hands.
 #[tokio::test]
 async fn a_database_that_is_corrupted_while_it_is_open() {

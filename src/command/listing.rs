@@ -111,7 +111,7 @@ impl<'a, L: Listing, W: Write> Page<'a, L, W> {
             Ok(last) if last < *seen => *seen = 0,
             Ok(_) => {}
             // It is being made anew just now.
-            Err(ReadError::NoDatabase(_)) => return Ok(Ok(())),
+            Err(ReadError::NoDatabase(_) | ReadError::NoTables(_)) => return Ok(Ok(())),
             Err(error) => return Err(error),
         }
         let rows = self.listing.rows(reader, Some(*seen))?;

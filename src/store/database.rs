@@ -36,6 +36,9 @@ pub(super) enum Trouble {
     Damaged(String),
     #[error("the database was deleted or replaced")]
     Gone,
+    /// What was in it is in the database by now.
+    #[error("the journal of the database was deleted or replaced")]
+    JournalGone,
     #[error("the database belongs to a newer seawall (its schema is {found}, this one knows {})", schema::VERSION)]
     Newer { found: i64 },
     #[error("the database cannot be used: {0}")]
@@ -46,6 +49,8 @@ pub(super) struct Database {
     connection: Connection,
     path: PathBuf,
     file: FileId,
+    /// `None` where the file system cannot do WAL.
+    journal: Option<FileId>,
     committed_rows: usize,
 }
 
@@ -70,7 +75,8 @@ impl Database {
         schema::migrate(&mut connection)?;
         let file = FileId::of(&path).ok_or(Trouble::Gone)?;
         cap(&connection, settings.max_bytes)?;
-        Ok(Database { connection, path, file, committed_rows: 0 })
+        let journal = FileId::of(&beside(&path, "-wal"));
+        Ok(Database { connection, path, file, journal, committed_rows: 0 })
     }
 
     /// Writes all of `rows` or none. Rows that are there already are left alone, so a
@@ -80,6 +86,7 @@ impl Database {
         // Asked after the fact: rows that went into a file which nobody can find any
         // more are written again into its successor.
         self.file.is_still_at(&self.path)?;
+        self.keep_journal()?;
         self.is_readable()?;
         self.committed_rows += committed;
         Ok(())
@@ -98,6 +105,20 @@ impl Database {
         }
         batch.commit()?;
         Ok(inserted)
+    }
+
+    /// The journal has what is not in the file yet. Where somebody has deleted it, this
+    /// connection is the only one that can still read it: it is brought into the file.
+    pub(super) fn keep_journal(&mut self) -> Result<(), Trouble> {
+        if self.journal == FileId::of(&beside(&self.path, "-wal")) {
+            return Ok(());
+        }
+        let counts =
+            |row: &rusqlite::Row<'_>| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?, row.get::<_, i64>(2)?));
+        match self.connection.query_row("PRAGMA wal_checkpoint(FULL)", [], counts) {
+            Ok((0, in_it, brought_over)) if in_it == brought_over => Err(Trouble::JournalGone),
+            _ => Err(Trouble::Gone),
+        }
     }
 
     /// Whether others still find a database here. This connection may not notice for days
@@ -311,6 +332,7 @@ impl Trouble {
             Trouble::Full => "full",
             Trouble::Damaged(_) => "damaged",
             Trouble::Gone => "gone",
+            Trouble::JournalGone => "journal_gone",
             Trouble::Newer { .. } => "newer",
             Trouble::Unusable(_) => "unusable",
         }

@@ -36,6 +36,12 @@ pub struct Reader {
 pub enum ReadError {
     #[error("there is no database at {} yet: seawall creates it when it first runs", .0.display())]
     NoDatabase(PathBuf),
+    #[error(
+        "the database at {} has no tables: it is being made just now, or its journal (beside it, -wal) was deleted; a \
+         gateway that is running has what was in it, and brings it back with its next row, or in ten minutes",
+        .0.display()
+    )]
+    NoTables(PathBuf),
     #[error("the database at {} was made by a newer seawall (its schema is {found})", path.display())]
     Newer { path: PathBuf, found: i64 },
     #[error("the database at {} cannot be read: {reason}", path.display())]
@@ -256,6 +262,9 @@ impl Reader {
     fn checked(&self, connection: Connection) -> Result<Connection, ReadError> {
         match schema::version(&connection) {
             // The gateway made the file a moment ago and is not done with it.
+            Ok(0) if std::fs::metadata(&self.path).is_ok_and(|file| file.len() > 0) => {
+                Err(ReadError::NoTables(self.path.clone()))
+            }
             Ok(0) => Err(ReadError::NoDatabase(self.path.clone())),
             Ok(_) => Ok(connection),
             Err(Trouble::Newer { found }) => Err(ReadError::Newer { path: self.path.clone(), found }),

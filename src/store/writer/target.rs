@@ -48,6 +48,10 @@ impl Target {
             let file = FileId::of(&self.settings.path);
             match self.reach().and_then(&mut work) {
                 Err(Trouble::Gone) => self.note_deleted(),
+                Err(trouble @ Trouble::JournalGone) => {
+                    tracing::warn!(path = %self.settings.path.display(), "{trouble}; nothing was lost");
+                    self.hang_up();
+                }
                 Err(Trouble::Damaged(detail)) => self.set_aside(file, detail)?,
                 other => return other,
             }
@@ -57,6 +61,10 @@ impl Target {
 
     /// One step of retention.
     pub(super) fn tidy(&mut self) -> Result<Step, Trouble> {
+        // Of a gateway that has nothing to write for hours, too.
+        if self.database.is_some() {
+            self.write(Database::keep_journal)?;
+        }
         match &mut self.database {
             Some(database) => {
                 Ok(retention::step(database.connection(), &self.settings, self.settings.clock.unix_ms())?)
