@@ -51,6 +51,7 @@ pub(crate) fn is_unsafe(c: char) -> bool {
 pub fn duration(d: Duration) -> String {
     let s = d.as_secs();
     match s {
+        0 if d.is_zero() => "0 s".to_owned(),
         0 if d.subsec_millis() == 0 => format!("{} µs", d.as_micros()),
         0 => format!("{} ms", d.as_millis()),
         1..10 if d.subsec_millis() >= 50 => format!("{:.1} s", d.as_secs_f64()),

@@ -131,6 +131,21 @@ async fn a_database_that_is_deleted_while_it_is_open() {
     rig.ends_with_every_row(CALLS);
 }
 
+/// Nothing is lost, so nothing has failed.
+#[tokio::test]
+async fn a_gateway_that_ends_while_its_database_is_locked_ends_well() {
+    let mut rig = Rig::start().await;
+    rig.gateway.rows("the first event", "SELECT id FROM events").await;
+    let neighbour = Connection::open(&rig.path).expect("opens");
+    neighbour.execute_batch("BEGIN IMMEDIATE").expect("locks");
+    rig.calls_are_answered().await;
+    assert_eq!(rig.gateway.stop().code(), Some(0), "{}", rig.gateway.log.text());
+    assert_eq!(count(&rig.path), 0, "it is locked");
+    // For the next start.
+    let spilled = fs::read_to_string(rig.path.with_file_name("seawall.db.spill.jsonl")).expect("it is there");
+    assert!(spilled.lines().count() >= CALLS, "{spilled}");
+}
+
 /// The gateway is the only one that still has what was in it.
 #[tokio::test]
 async fn a_journal_that_is_deleted_while_it_is_open() {
