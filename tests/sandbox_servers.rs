@@ -291,6 +291,27 @@ async fn a_tree_that_uses_more_memory_than_it_may_is_ended_and_why_is_told() {
     assert!(text_of(&reply).contains("ended by the sandbox: its processes use"), "{reply}");
 }
 
+/// What no process has in its resident memory: files that have no name, and page tables.
+#[tokio::test]
+async fn memory_that_the_kernel_holds_for_a_server_counts() {
+    if !support::tools::python3() {
+        return;
+    }
+    let gateway = Gateway::start(&confined("fix", "{ limits = { memory = \"96MiB\" } }")).await;
+    gateway.ready().await;
+    let client = gateway.client("/mcp/fix").await;
+    let nameless = "import os, time\nfiles = [os.memfd_create('x') for _ in range(4)]\n\
+                    [os.write(f, b'x' * (1 << 20)) for f in files for _ in range(40)]\ntime.sleep(20)";
+    let tables = "import mmap, time\nspace = mmap.mmap(-1, 1 << 37, mmap.MAP_PRIVATE | 0x4000, mmap.PROT_READ)\n\
+                  [space[at] for at in range(0, 1 << 37, 1 << 21)]\ntime.sleep(20)";
+    for program in [nameless, tables] {
+        let reply = client.call_tool("run", json!({"command": ["python3", "-c", program]})).await;
+        assert_eq!(support::failure_of(&reply)["class"], "lost", "{program}: {reply}");
+        assert!(text_of(&reply).contains("ended by the sandbox: its processes use"), "{reply}");
+        gateway.server_is_ready("fix").await;
+    }
+}
+
 #[tokio::test]
 async fn off_is_off_and_says_so() {
     let gateway = Gateway::start(&fixture("fix", &[])).await;

@@ -259,7 +259,7 @@ impl Supervisor {
 
     fn watch_memory(&self) {
         let Some(max) = self.memory_max else { return };
-        let used = memory::of_tree(self.child.as_raw_nonzero().get().unsigned_abs());
+        let used = memory::held_by_tree(self.child.as_raw_nonzero().get().unsigned_abs());
         if let Some(used) = used.filter(|used| *used > max) {
             // Among the server's last words, where whoever asks why will look.
             let (used, max) = (crate::text::bytes(used), crate::text::bytes(max));

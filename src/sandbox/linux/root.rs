@@ -175,7 +175,9 @@ fn mask(path: &Path, shown: &[PathBuf]) -> std::io::Result<()> {
 
 /// Home, temporary files and shared memory: writable, its own, bounded, gone with it.
 fn private(plan: &Plan) -> std::io::Result<()> {
-    let options = CString::new(format!("mode=0755,size={}", plan.limits.tmp_bytes))?;
+    // Names take memory that the size does not count: one for each page of it.
+    let names = (plan.limits.tmp_bytes / 4096).max(1024);
+    let options = CString::new(format!("mode=0755,size={},nr_inodes={names}", plan.limits.tmp_bytes))?;
     mount("tmpfs", SCRATCH, "tmpfs", MountFlags::NOSUID | MountFlags::NODEV, Some(options.as_c_str()))?;
     let (home, tmp) = plan.private_folders(Tier::Full);
     let laid = Path::new(SCRATCH).join("home");
