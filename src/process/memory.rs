@@ -22,56 +22,6 @@ pub fn of_process(pid: u32) -> Option<u64> {
     Some(resident_pages * rustix::param::page_size() as u64)
 }
 
-/// The tree below and including `pid`, with what the kernel holds for it and that is in no
-/// process's resident memory: page tables, and files in memory that have no name.
-#[cfg(target_os = "linux")]
-pub(super) fn held_by_tree(pid: u32) -> Option<u64> {
-    let root = pid_of(pid)?;
-    status(root)?;
-    let (mut own_kib, mut shared_kib, mut nameless) = (0, 0, std::collections::HashMap::new());
-    for pid in std::iter::once(root).chain(tree::descendants(root)) {
-        let Some(status) = status(pid) else { continue };
-        let kib = |name| field_kib(&status, name).unwrap_or(0);
-        own_kib += kib("RssAnon:") + kib("RssFile:") + kib("VmPTE:");
-        shared_kib += kib("RssShmem:");
-        note_nameless_files(pid, &mut nameless);
-    }
-    // What is mapped, too, is in both.
-    let shared = nameless.into_values().sum::<u64>().max(shared_kib * 1024);
-    Some(own_kib * 1024 + shared)
-}
-
-#[cfg(target_os = "linux")]
-fn status(pid: Pid) -> Option<String> {
-    std::fs::read_to_string(format!("/proc/{}/status", pid.as_raw_nonzero())).ok()
-}
-
-#[cfg(target_os = "linux")]
-fn field_kib(status: &str, name: &str) -> Option<u64> {
-    let line = status.lines().find_map(|line| line.strip_prefix(name))?;
-    line.trim().trim_end_matches("kB").trim().parse().ok()
-}
-
-/// The bytes of what memfd_create(2) made, by inode: several may hold the same.
-#[cfg(target_os = "linux")]
-fn note_nameless_files(pid: Pid, known: &mut std::collections::HashMap<u64, u64>) {
-    use std::os::unix::{ffi::OsStrExt as _, fs::MetadataExt as _};
-    const BLOCK_BYTES: u64 = 512;
-    let Ok(descriptors) = std::fs::read_dir(format!("/proc/{}/fd", pid.as_raw_nonzero())) else { return };
-    for descriptor in descriptors.flatten() {
-        let is_one = std::fs::read_link(descriptor.path())
-            .is_ok_and(|target| target.as_os_str().as_bytes().starts_with(b"/memfd:"));
-        if is_one && let Ok(file) = std::fs::metadata(descriptor.path()) {
-            known.insert(file.ino(), file.blocks() * BLOCK_BYTES);
-        }
-    }
-}
-
-#[cfg(not(target_os = "linux"))]
-pub(super) fn held_by_tree(pid: u32) -> Option<u64> {
-    of_tree(pid)
-}
-
 /// Everything below the launcher `pid`, without the process that it may have put
 /// between itself and the program.
 #[cfg(target_os = "linux")]
@@ -126,20 +76,5 @@ mod tests {
     fn this_process_has_memory_and_a_dead_one_has_none() {
         assert!(of_tree(std::process::id()).expect("this process") > 100_000);
         assert_eq!(of_tree(u32::MAX - 1), None);
-        assert_eq!(held_by_tree(u32::MAX - 1), None);
-    }
-
-    #[test]
-    #[cfg(target_os = "linux")]
-    fn a_file_in_memory_that_has_no_name_counts_once() {
-        const BYTES: u64 = 64 << 20;
-        let before = held_by_tree(std::process::id()).expect("this process");
-        let file = rustix::fs::memfd_create("test", rustix::fs::MemfdFlags::empty()).expect("a file");
-        let file = std::fs::File::from(file);
-        let again = file.try_clone().expect("a descriptor");
-        std::io::Write::write_all(&mut &file, &vec![1; 64 << 20]).expect("written");
-        let after = held_by_tree(std::process::id()).expect("this process");
-        assert!((before + BYTES / 2..before + BYTES * 3 / 2).contains(&after), "{before} then {after}");
-        drop((file, again));
     }
 }

@@ -18,12 +18,11 @@ use rustix::{
 
 use super::{
     super::{
-        memory,
         sys::{self, Fork},
         talk::{Answer, LaunchError, Order, STOP_POLITELY},
     },
     disk::DiskWatch,
-    init, program,
+    held, init, program,
     program::{Note, Notes},
     tree,
 };
@@ -259,11 +258,20 @@ impl Supervisor {
 
     fn watch_memory(&self) {
         let Some(max) = self.memory_max else { return };
-        let used = memory::held_by_tree(self.child.as_raw_nonzero().get().unsigned_abs());
-        if let Some(used) = used.filter(|used| *used > max) {
-            // Among the server's last words, where whoever asks why will look.
-            let (used, max) = (crate::text::bytes(used), crate::text::bytes(max));
+        let Some(held) = held::by_tree(self.child) else { return };
+        let shown = crate::text::bytes;
+        // Among the server's last words, where whoever asks why will look.
+        if held.bytes > max {
+            let (used, max) = (shown(held.bytes), shown(max));
             note!("seawall: ended by the sandbox: its processes use {used} of memory, limits.memory is {max}");
+            self.end(None);
+        }
+        if held.bytes + held.buffers_max_bytes > max && held::is_machine_short() {
+            let (used, buffers, max) = (shown(held.bytes), shown(held.buffers_max_bytes), shown(max));
+            note!(
+                "seawall: ended by the sandbox: less than a tenth of this machine's memory is left; its processes use \
+                 {used}, and their sockets and pipes may hold {buffers}; limits.memory is {max}"
+            );
             self.end(None);
         }
     }
