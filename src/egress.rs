@@ -29,6 +29,8 @@ const CONNECTIONS_MAX: usize = 64;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
 /// A connection is ended after so long, whatever it carries.
 const CONNECTION_MAX: Duration = Duration::from_secs(3600);
+/// Between attempts to take a connection where that fails.
+const ACCEPT_AGAIN: Duration = Duration::from_millis(50);
 /// The same refusal is told once in so long.
 const TELL_EVERY: Duration = Duration::from_secs(60);
 /// So many different refusals are remembered.
@@ -85,8 +87,17 @@ impl Egress {
         let listener = TcpListener::from_std(listener)?;
         let mut connections = tokio::task::JoinSet::new();
         loop {
+            let (inside, _) = match listener.accept().await {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    // Out of descriptors, most likely: others may give some back.
+                    tracing::warn!("a way out of a sandbox does not accept: {error}");
+                    tokio::time::sleep(ACCEPT_AGAIN).await;
+                    continue;
+                }
+            };
+            // Behind the arrival: a door that waits for one must not keep a place from the others.
             let Ok(permit) = self.0.connections.clone().acquire_owned().await else { return Ok(()) };
-            let (inside, _) = listener.accept().await?;
             while connections.try_join_next().is_some() {}
             let (egress, leads_to) = (self.clone(), leads_to.clone());
             connections.spawn(async move {

@@ -172,7 +172,7 @@ async fn a_model_that_is_missing_is_said_and_waited_for() {
     let health = server.get("/health").await;
     assert_eq!((health.status(), &json_of(&health)["status"]), (200, &json!("no model")), "a restart would bring none");
     assert_eq!(server.get("/readyz").await.status(), 503);
-    assert!(server.log.has("there is no model at"), "{}", server.log.text());
+    wait_until(WITHIN, "the log to be read", async || server.log.has("there is no model at").then_some(())).await;
     // One that cannot be used is no death of the server either.
     std::fs::create_dir(&link).expect("made");
     for name in ["tokenizer.json", "model.safetensors"] {

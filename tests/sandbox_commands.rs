@@ -118,6 +118,36 @@ fn what_a_server_asks_for_is_proposed_as_toml_and_is_enough() {
     }
 }
 
+/// It may read everything then, so it must be able to tell nobody.
+#[test]
+fn a_server_that_is_observed_reaches_no_socket_of_the_users() {
+    if !support::tools::python3() {
+        return;
+    }
+    let folder = Scratch::new();
+    let agent = std::os::unix::net::UnixListener::bind(folder.file("agent")).expect("bound");
+    agent.set_nonblocking(true).expect("set");
+    let path = folder.file("agent").display().to_string();
+    let program = format!("import socket\nsocket.socket(socket.AF_UNIX).connect({path:?})\nprint('reached')");
+    let server = serde_json::json!(["python3", "-c", program]);
+    let config = folder.write("servers.toml", &format!("[servers.fix]\ncommand = {server}\n"));
+    let output = process::run(seawall(here(), &config, &["sandbox", "explain", "fix"]), WITHIN);
+    assert!(agent.accept().is_err(), "{output:?}");
+    let run = ["sandbox", "run", "fix", "--", "python3", "-c", "print('it runs')"];
+    let output = process::run(seawall(here(), &config, &run), WITHIN);
+    assert!(String::from_utf8_lossy(&output.stdout).contains("it runs"), "{output:?}");
+    // The control: it is there, and answers who is not confined.
+    let reached = process::run(
+        {
+            let mut bare = Command::new("python3");
+            bare.args(["-c", &program]);
+            bare
+        },
+        WITHIN,
+    );
+    assert!(reached.status.success() && agent.accept().is_ok(), "{reached:?}");
+}
+
 #[test]
 fn a_shell_runs_where_the_server_does() {
     let folder = Scratch::new();

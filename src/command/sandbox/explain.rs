@@ -2,7 +2,8 @@
 //! offers, and the smallest policy that gives it.
 //!
 //! It runs where it can do no harm: it may read what its user may, so that nothing stops
-//! it early, but it can write nothing outside and reach nobody.
+//! it early, but it can write nothing outside and reach nobody: no Unix socket either, unless
+//! its policy gives them already, for the user's agents and daemons are there.
 
 use std::{
     collections::BTreeSet,
@@ -76,7 +77,6 @@ pub(super) fn run(command: Command) -> anyhow::Result<ExitCode> {
             read: everything(&command),
             write: Vec::new(),
             network: Network::Allow(Vec::new()),
-            unix_sockets: true,
             ..command.sandbox.clone()
         },
         ..command.clone()

@@ -278,7 +278,9 @@ impl Supervisor {
 
     fn watch_disk(&mut self) {
         let Some(disk) = &mut self.disk else { return };
-        let Some(added) = disk.look() else { return };
+        let child = self.child;
+        let nameless = |devices: &[u64]| held::removed_bytes(child, devices);
+        let Some(added) = disk.look(nameless) else { return };
         let (added, max) = (crate::text::bytes(added), crate::text::bytes(disk.max()));
         note!("seawall: ended by the sandbox: it has added {added} to its folders, limits.disk is {max}");
         self.end(None);
