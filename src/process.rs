@@ -28,6 +28,7 @@ pub mod ledger;
 pub mod mark;
 pub mod memory;
 pub mod orphans;
+mod private;
 #[expect(unsafe_code, reason = "fork, signals and inherited descriptors have no safe form")]
 mod sys;
 pub mod tail;

@@ -420,6 +420,10 @@ fn every_end_on_a_full_disk_is_on_record_once_there_is_room() {
     let known = || serde_json::from_slice::<Value>(&fs::read(&marker).ok()?).ok().map(|marker| marker["life"].clone());
     let is_known = |life: &Value| life["end"].is_null() && Some(life["pid"].to_string()) != before;
     let pid = poll(WITHIN, || known().filter(is_known)).expect("its start is written down")["pid"].clone();
+    // Written down after that, and both of the starts on the full disk are in the room that is held.
+    let held = disk.path().join("state/services/crash.jsonl.reserve");
+    let starts = || fs::read_to_string(&held).unwrap_or_default().matches("service_restart").count();
+    poll(WITHIN, || (starts() == 2).then_some(())).expect("its start is on record");
     run.signal(Signal::KILL);
     run.end();
     fs::remove_file(services.file("stay")).expect("it was there");

@@ -103,7 +103,7 @@ impl Ledger {
             if is_of_this_boot {
                 ended += note.end_all();
             }
-            let _ = std::fs::remove_dir_all(private_folder(&note.mark));
+            super::private::remove(&private_folder(&note.mark));
             let _ = std::fs::remove_file(&path);
         }
         ended

@@ -6,7 +6,7 @@ use std::{
         fd::{AsFd as _, OwnedFd},
         unix::{net::UnixStream, process::ExitStatusExt as _},
     },
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::ExitStatus,
     time::{Duration, Instant},
 };
@@ -18,6 +18,7 @@ use rustix::{
 
 use super::{
     super::{
+        private,
         sys::{self, Fork},
         talk::{Answer, LaunchError, Order, STOP_POLITELY},
     },
@@ -62,7 +63,7 @@ pub(super) fn run(order: Order, control: &UnixStream) -> LaunchError {
     let started = match start(&order) {
         Ok(started) => started,
         Err(error) => {
-            remove(&order.plan.private);
+            private::remove(&order.plan.private);
             return error;
         }
     };
@@ -72,7 +73,7 @@ pub(super) fn run(order: Order, control: &UnixStream) -> LaunchError {
     if super::send_line(control, &answer, &started.listeners).is_err() {
         // The gateway has thought better of it, or is gone.
         tree::end_all();
-        remove(&order.plan.private);
+        private::remove(&order.plan.private);
         std::process::exit(1);
     }
     drop(started.listeners);
@@ -293,19 +294,12 @@ impl Supervisor {
             rustix::process::waitpid(Some(self.child), WaitOptions::empty()).ok().flatten().map(|(_, status)| status)
         });
         tree::end_all();
-        remove(&self.private);
+        private::remove(&self.private);
         let told = self.outcome.as_ref().and_then(|outcome| {
             let mut raw = [0; 4];
             matches!(rustix::io::read(outcome.as_fd(), &mut raw), Ok(4)).then(|| i32::from_ne_bytes(raw))
         });
         end_like(ExitStatus::from_raw(told.or(status.map(WaitStatus::as_raw)).unwrap_or(1 << 8)))
-    }
-}
-
-/// A private folder, of which there may be none.
-fn remove(folder: &Path) {
-    if !folder.as_os_str().is_empty() {
-        let _ = std::fs::remove_dir_all(folder);
     }
 }
 
