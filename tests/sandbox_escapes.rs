@@ -63,6 +63,8 @@ const TABLE: &[Row] = &[
     ("19", "signal", &["{gateway}", "0"], Nothing),
     ("20", "limit-others", &["{victim}"], Nothing),
     ("20", "renice", &["{victim}"], Nothing),
+    ("20", "renice-all", &[], Nothing),
+    ("20", "io-priority-all", &[], Nothing),
     ("21", "forks", &["100"], Namespaces),
     ("22", "memory", &["400"], Nothing),
     ("23", "fill", &["/tmp", "48"], Namespaces),

@@ -140,10 +140,14 @@ fn denied(plan: &Plan) -> Result<Rules, seccompiler::BackendError> {
     for request in [libc::TIOCSTI, libc::TIOCLINUX] {
         deny(libc::SYS_ioctl, vec![is(1, Op::Eq, request)?])?;
     }
-    // The limits and the priority of others.
+    // The limits and the priority of others: of a process, a group, all of a user.
     deny(libc::SYS_prlimit64, vec![is(0, Op::Ne, 0)?])?;
-    deny(libc::SYS_setpriority, vec![is(1, Op::Ne, 0)?])?;
-    deny(libc::SYS_ioprio_set, vec![is(1, Op::Ne, 0)?])?;
+    const PROCESS: u64 = 0;
+    const IO_PROCESS: u64 = 1;
+    for (call, process) in [(libc::SYS_setpriority, PROCESS), (libc::SYS_ioprio_set, IO_PROCESS)] {
+        deny(call, vec![is(0, Op::Ne, process)?])?;
+        deny(call, vec![is(1, Op::Ne, 0)?])?;
+    }
     deny(libc::SYS_personality, vec![is(0, Op::Ne, 0xffff_ffff)?, is(0, Op::Ne, 0)?])?;
     for bit in [0o4000, 0o2000] {
         let mode = |argument| is(argument, Op::MaskedEq(bit), bit);

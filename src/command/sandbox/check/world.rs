@@ -93,6 +93,8 @@ pub(super) const TABLE: &[Row] = &[
     row("19", "pidfd-signal", &["{victim}"]),
     row("20", "limit-others", &["{victim}"]),
     row("20", "renice", &["{victim}"]),
+    row("20", "renice-all", &[]),
+    row("20", "io-priority-all", &[]),
     row("21", "forks", &["{processes}"]).by_namespaces().inside_only(),
     row("22", "reserve", &["{memory}"]).inside_only(),
     row("23", "room", &["/tmp", "{tmp}"]).by_namespaces().inside_only(),

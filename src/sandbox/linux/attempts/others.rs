@@ -1,0 +1,24 @@
+//! Attempts on other processes of the user that name none of them.
+
+use std::io;
+
+use super::{Found, call, raw, unless_refused};
+
+/// Sets what the nicest of the user's processes has already, so that nobody is the worse for it.
+pub(super) fn renice_all() -> Found {
+    let user = i64::from(libc::PRIO_USER);
+    // The call itself answers 20 less the niceness.
+    let nice = 20 - raw(libc::SYS_getpriority, &[user, 0])?;
+    call(libc::SYS_setpriority, &[user, 0, nice]).or_else(unless_refused_of_one)
+}
+
+/// Some of them may not be raised; then the others were set.
+fn unless_refused_of_one(error: io::Error) -> Found {
+    if error.raw_os_error() == Some(libc::EACCES) { Ok("the call is allowed".to_owned()) } else { Err(error) }
+}
+
+/// With a class that there is not: whoever may call hears of that.
+pub(super) fn io_priority_all() -> Found {
+    const USER: i64 = 3;
+    call(libc::SYS_ioprio_set, &[USER, 0, 7 << 13]).or_else(unless_refused)
+}
