@@ -57,6 +57,7 @@ const TABLE: &[Row] = &[
     ("18", "ptrace", &["{victim}"], Nothing),
     ("18", "take-fd", &["{victim}"], Nothing),
     ("18", "read-memory", &["{victim}"], Nothing),
+    ("18", "shared-memory", &["{segment}"], Nothing),
     ("19", "signal", &["{victim}", "9"], Nothing),
     ("19", "tkill", &["{victim}"], Nothing),
     ("19", "pidfd-signal", &["{victim}"], Nothing),
@@ -108,6 +109,8 @@ struct World {
     name: String,
     /// Of the gateway and of another server of its, and a file in the private home of that.
     others: [String; 3],
+    /// Shared memory of this process, open to all.
+    segment: i64,
     _unix: [std::os::unix::net::UnixListener; 2],
 }
 
@@ -136,6 +139,7 @@ impl World {
             udp: UdpSocket::bind("127.0.0.1:0").unwrap(),
             name,
             others: Default::default(),
+            segment: seawall::sandbox::attempts::segment().expect("shared memory can be had"),
             _unix: [by_path, by_name],
         }
     }
@@ -152,6 +156,7 @@ impl World {
             ("{udp}", self.udp.local_addr().unwrap().to_string()),
             ("{unix}", show(self.outside.file("socket"))),
             ("{abstract}", self.name.clone()),
+            ("{segment}", self.segment.to_string()),
             ("{victim}", victim.id().to_string()),
             ("{hostile}", show(hostile())),
             ("{config}", show(self.folder.file("servers.toml"))),

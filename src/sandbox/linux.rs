@@ -161,7 +161,7 @@ pub(crate) fn confine(plan: &Plan, tier: Tier) -> Result<(), Refusal> {
     rights::drop_all(plan)?;
     rights::can_reach(plan)?;
     landlock::apply(plan, tier)?;
-    syscalls::apply(plan)
+    syscalls::apply(plan, tier)
 }
 
 /// Variables that depend on how the server is confined.

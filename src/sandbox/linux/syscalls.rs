@@ -8,7 +8,9 @@ use seccompiler::{
     SeccompRule, TargetArch, sock_filter,
 };
 
-use super::super::{Network, Plan, Refusal};
+use super::super::{Network, Plan, Refusal, Tier};
+
+mod core_tier;
 
 type Rules = BTreeMap<i64, Vec<SeccompRule>>;
 
@@ -92,7 +94,7 @@ const NEW_NAMESPACES: [libc::c_int; 8] = [
     0x80,
 ];
 
-pub(super) fn apply(plan: &Plan) -> Result<(), Refusal> {
+pub(super) fn apply(plan: &Plan, tier: Tier) -> Result<(), Refusal> {
     let refuse = |error: &dyn std::fmt::Display| Refusal(format!("the system call filter cannot be applied: {error}"));
     let arch = TargetArch::try_from(std::env::consts::ARCH).map_err(|error| refuse(&error))?;
     let compile = |rules: Rules, errno: i32| -> Result<BpfProgram, Refusal> {
@@ -100,7 +102,7 @@ pub(super) fn apply(plan: &Plan) -> Result<(), Refusal> {
         let filter = SeccompFilter::new(rules, SeccompAction::Allow, action, arch).map_err(|error| refuse(&error))?;
         filter.try_into().map_err(|error: seccompiler::BackendError| refuse(&error))
     };
-    let denied = compile(denied(plan).map_err(|error| refuse(&error))?, libc::EPERM)?;
+    let denied = compile(denied(plan, tier).map_err(|error| refuse(&error))?, libc::EPERM)?;
     // Its flags are in memory, where no filter can look: libraries fall back to clone.
     let absent = compile([(libc::SYS_clone3, Vec::new())].into(), libc::ENOSYS)?;
     let programs = [Some(absent), Some(denied), cfg!(target_arch = "x86_64").then(other_numbers)];
@@ -126,8 +128,11 @@ fn is(argument: u8, op: Op, value: u64) -> Result<SeccompCondition, seccompiler:
     SeccompCondition::new(argument, Len::Dword, op, value)
 }
 
-fn denied(plan: &Plan) -> Result<Rules, seccompiler::BackendError> {
+fn denied(plan: &Plan, tier: Tier) -> Result<Rules, seccompiler::BackendError> {
     let mut rules: Rules = DENIED.iter().chain(DENIED_HERE).map(|call| (*call, Vec::new())).collect();
+    if tier == Tier::Core {
+        rules.extend(core_tier::DENIED.iter().map(|call| (*call, Vec::new())));
+    }
     let mut deny = |call: i64, conditions: Vec<SeccompCondition>| -> Result<(), seccompiler::BackendError> {
         rules.entry(call).or_default().push(SeccompRule::new(conditions)?);
         Ok(())
@@ -224,9 +229,11 @@ mod tests {
     fn the_filter_compiles_for_every_kind_of_network() {
         let arch = TargetArch::try_from(std::env::consts::ARCH).expect("a known machine");
         for network in [Network::None, Network::Loopback, Network::Open, Network::Allow(Vec::new())] {
-            for unix_sockets in [false, true] {
+            for (unix_sockets, tier) in
+                [(false, Tier::Full), (true, Tier::Full), (false, Tier::Core), (true, Tier::Core)]
+            {
                 let plan = Plan { network: network.clone(), unix_sockets, ..Plan::off("a") };
-                let rules = denied(&plan).expect("rules");
+                let rules = denied(&plan, tier).expect("rules");
                 let whole = rules[&libc::SYS_socket].is_empty();
                 assert_eq!(whole, network == Network::None && !unix_sockets);
                 let filter =

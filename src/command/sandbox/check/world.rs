@@ -88,6 +88,7 @@ pub(super) const TABLE: &[Row] = &[
     row("18", "ptrace", &["{victim}"]),
     row("18", "take-fd", &["{victim}"]),
     row("18", "read-memory", &["{victim}"]),
+    row("18", "shared-memory", &["{segment}"]),
     row("19", "signal", &["{victim}", "9"]),
     row("19", "tkill", &["{victim}"]),
     row("19", "pidfd-signal", &["{victim}"]),
@@ -135,6 +136,8 @@ pub(super) struct World {
     state: Option<PathBuf>,
     tcp: TcpListener,
     udp: UdpSocket,
+    /// Shared memory of this process, open to all; none where the machine has no such thing.
+    segment: Option<i64>,
     _unix: [UnixListener; 2],
 }
 
@@ -178,6 +181,7 @@ impl World {
             state: protected(Path::is_dir),
             tcp: TcpListener::bind("127.0.0.1:0")?,
             udp: UdpSocket::bind("127.0.0.1:0")?,
+            segment: crate::sandbox::attempts::segment().ok(),
             _unix: [by_path, by_name],
         })
     }
@@ -227,6 +231,7 @@ impl World {
             ("{processes}", forks),
             ("{memory}", limits.memory_bytes.map(|limit| (limit + (64 << 20)).to_string())),
             ("{tmp}", Some(limits.tmp_bytes.to_string())),
+            ("{segment}", self.segment.map(|number| number.to_string())),
             ("{config}", self.config.as_deref().map(show)),
             ("{state}", self.state.as_deref().map(show)),
         ];

@@ -1,4 +1,5 @@
-//! Attempts on other processes of the user that name none of them.
+//! Attempts on other processes of the user that name none of them: their priority, and what
+//! System V keeps for all of a user.
 
 use std::io;
 
@@ -21,4 +22,18 @@ fn unless_refused_of_one(error: io::Error) -> Found {
 pub(super) fn io_priority_all() -> Found {
     const USER: i64 = 3;
     call(libc::SYS_ioprio_set, &[USER, 0, 7 << 13]).or_else(unless_refused)
+}
+
+pub(super) fn shared_memory(segment: i64) -> Found {
+    call(libc::SYS_shmat, &[segment, 0, 0]).map(|_| "it is here".to_owned())
+}
+
+/// Shared memory of the process that calls, open to all and gone with it: its number.
+pub fn segment() -> io::Result<i64> {
+    const BYTES: i64 = 4096;
+    let number = raw(libc::SYS_shmget, &[libc::IPC_PRIVATE.into(), BYTES, i64::from(libc::IPC_CREAT | 0o666)])?;
+    let attached = raw(libc::SYS_shmat, &[number, 0, 0]);
+    // It goes when nobody is attached any more; until then others may be.
+    raw(libc::SYS_shmctl, &[number, libc::IPC_RMID.into(), 0])?;
+    attached.map(|_| number)
 }
