@@ -54,7 +54,20 @@ fn every_attempt_is_made_from_inside_and_told() {
         assert!(output.status.success(), "{machine:?}: {found:?}");
         assert!(found.len() > 50, "{found:?}");
         // Each of these succeeds for the same user without a sandbox.
-        for attempt in ["read /tmp", "write", "connect", "unix", "ptrace", "signal", "io-uring", "by-handle"] {
+        for attempt in [
+            "read /tmp",
+            "write",
+            "connect",
+            "unix",
+            "ptrace",
+            "signal",
+            "io-uring",
+            "by-handle",
+            "change-mode",
+            "change-times",
+            "shared-memory",
+            "renice-all",
+        ] {
             assert_eq!(of(&found, attempt), "kept_out", "{machine:?} {attempt}: {found:?}");
         }
         let without = if machine.has_namespaces { "kept_out" } else { "not_enforced" };

@@ -39,6 +39,10 @@ const TABLE: &[Row] = &[
     ("05", "truncate", &["{expendable}"], Nothing),
     ("05", "rename", &["{expendable}", "{folder}/moved"], Nothing),
     ("05", "remove", &["{expendable}"], Nothing),
+    ("05", "change-mode", &["{secret}"], Nothing),
+    ("05", "change-owner", &["{secret}"], Nothing),
+    ("05", "change-times", &["{secret}"], Nothing),
+    ("05", "change-attributes", &["{secret}"], Nothing),
     ("06", "by-symlink", &["{secret}"], Nothing),
     ("07", "by-hard-link", &["{secret}"], Nothing),
     ("08", "read", &["/proc/self/root{secret}"], Nothing),
@@ -66,6 +70,7 @@ const TABLE: &[Row] = &[
     ("20", "renice", &["{victim}"], Nothing),
     ("20", "renice-all", &[], Nothing),
     ("20", "io-priority-all", &[], Nothing),
+    ("20", "schedule", &["{victim}"], Nothing),
     ("21", "forks", &["100"], Namespaces),
     ("22", "memory", &["400"], Nothing),
     ("23", "fill", &["/tmp", "48"], Namespaces),
@@ -273,12 +278,31 @@ async fn nothing_gets_through(machine: Machine, profile: &str) {
     let out = world.folder.file("out/file").display().to_string();
     let wrote = client.call_tool("run", json!({"command": [hostile(), "write", out]})).await;
     assert!(wrote.to_string().contains("got through"), "{wrote}");
+    files_are_copied_as_ever(machine, &client, &world).await;
     // Last, for it ends the server's own processes: everybody else lives.
     let mut victim = world.victim();
     let _ = client.call_tool("run", json!({"command": [hostile(), "signal-all"]})).await;
     assert!(victim.try_wait().unwrap().is_none(), "kill(-1) reached somebody outside");
     let _ = victim.kill();
     let _ = victim.wait();
+}
+
+/// Of its own files it is told that a mode is set, and without namespaces it is not; what is
+/// done by descriptor is done.
+async fn files_are_copied_as_ever(machine: Machine, client: &Client, world: &World) {
+    use std::os::unix::fs::MetadataExt as _;
+    let [from, to] = ["from", "to"].map(|name| world.folder.file(&format!("out/{name}")));
+    let (shown, copied) = (from.display(), to.display());
+    let script = format!(
+        "umask 077; echo x > {shown} && touch -d @1 {shown} && chmod 640 {shown} && cp -p {shown} {copied} && echo copied"
+    );
+    let said = client.call_tool("run", json!({"command": ["/bin/sh", "-c", script]})).await;
+    assert!(said.to_string().contains("copied\\n"), "{said}");
+    let mode = if machine.has_namespaces { 0o640 } else { 0o600 };
+    for file in [from, to] {
+        let data = std::fs::metadata(&file).unwrap();
+        assert_eq!((data.mode() & 0o777, data.mtime()), (mode, 1), "{machine:?} {}", file.display());
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

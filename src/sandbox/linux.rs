@@ -111,8 +111,14 @@ pub(crate) fn without_namespaces(plan: &Plan, why: &str) -> Result<Vec<String>, 
              To accept less, take it out under [servers.{server}.sandbox], or write sandbox = \"off\" for no protection"
         )));
     }
-    let missing =
-        ["pid namespace", "process limit", "size of temporary files", "certain end of the whole process tree"];
+    let missing = [
+        "pid namespace",
+        "process limit",
+        "size of temporary files",
+        "certain end of the whole process tree",
+        "names, sizes, links and attributes of files anywhere, and watching them (stat, readlink, getxattr, inotify)",
+        "mode, times and attributes of what it may only read (by descriptor)",
+    ];
     Ok(missing.iter().map(|part| (*part).to_owned()).chain([format!("namespaces: {why}")]).collect())
 }
 

@@ -102,10 +102,15 @@ pub(super) fn apply(plan: &Plan, tier: Tier) -> Result<(), Refusal> {
         let filter = SeccompFilter::new(rules, SeccompAction::Allow, action, arch).map_err(|error| refuse(&error))?;
         filter.try_into().map_err(|error: seccompiler::BackendError| refuse(&error))
     };
+    let pretended = match tier {
+        Tier::Full => None,
+        Tier::Core => Some(compile(core_tier::pretended().map_err(|error| refuse(&error))?, 0)?),
+    };
     let denied = compile(denied(plan, tier).map_err(|error| refuse(&error))?, libc::EPERM)?;
     // Its flags are in memory, where no filter can look: libraries fall back to clone.
     let absent = compile([(libc::SYS_clone3, Vec::new())].into(), libc::ENOSYS)?;
-    let programs = [Some(absent), Some(denied), cfg!(target_arch = "x86_64").then(other_numbers)];
+    // Of two that answer with an error the later one wins.
+    let programs = [pretended, Some(absent), Some(denied), cfg!(target_arch = "x86_64").then(other_numbers)];
     for program in programs.into_iter().flatten() {
         seccompiler::apply_filter(&program).map_err(|error| refuse(&error))?;
     }

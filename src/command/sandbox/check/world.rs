@@ -52,6 +52,7 @@ impl Row {
         match self.attempt {
             "read" | "list" | "stat" | "by-symlink" | "by-hard-link" => granted(&plan.read) || granted(&plan.write),
             "write" | "append" | "truncate" | "rename" | "remove" => granted(&plan.write),
+            "change-mode" | "change-owner" | "change-times" | "change-attributes" => granted(&plan.write),
             "become-root" => is_root,
             attempt => network_gives(plan, attempt),
         }
@@ -71,6 +72,10 @@ pub(super) const TABLE: &[Row] = &[
     row("05", "truncate", &["{expendable}"]),
     row("05", "rename", &["{expendable}", "{folder}/moved"]),
     row("05", "remove", &["{expendable}"]),
+    row("05", "change-mode", &["{secret}"]),
+    row("05", "change-owner", &["{secret}"]),
+    row("05", "change-times", &["{secret}"]),
+    row("05", "change-attributes", &["{secret}"]),
     row("06", "by-symlink", &["{secret}"]),
     row("07", "by-hard-link", &["{secret}"]),
     row("08", "read", &["/proc/self/root{secret}"]),
@@ -96,6 +101,7 @@ pub(super) const TABLE: &[Row] = &[
     row("20", "renice", &["{victim}"]),
     row("20", "renice-all", &[]),
     row("20", "io-priority-all", &[]),
+    row("20", "schedule", &["{victim}"]),
     row("21", "forks", &["{processes}"]).by_namespaces().inside_only(),
     row("22", "reserve", &["{memory}"]).inside_only(),
     row("23", "room", &["/tmp", "{tmp}"]).by_namespaces().inside_only(),
