@@ -167,7 +167,8 @@ impl Command {
             return Err(SpawnError::NoSuchDirectory(self.cwd.clone()));
         }
         let env = self.environment();
-        let (program, home) = (self.file(&env)?, std::env::home_dir());
+        let program = self.file(&env)?;
+        let homes: Vec<PathBuf> = std::env::home_dir().into_iter().collect();
         let around = Around {
             server: &self.name,
             program: &program,
@@ -175,9 +176,10 @@ impl Command {
             cwd: &self.cwd,
             path: &path_of(&env),
             own_path: &std::env::var("PATH").unwrap_or_default(),
-            home: home.as_deref(),
+            homes: &homes,
             protected: &self.protected,
-            is_root: rustix::process::geteuid().is_root(),
+            uid: rustix::process::geteuid().as_raw(),
+            passwd: &std::fs::read_to_string("/etc/passwd").unwrap_or_default(),
         };
         self.sandbox.plan(&around).map_err(|refusal| SpawnError::Refused(refusal.to_string()))
     }

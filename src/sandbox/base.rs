@@ -165,7 +165,8 @@ fn package_of(script: &Path, around: &Around<'_>) -> PathBuf {
 fn is_broad(folder: &Path, around: &Around<'_>) -> bool {
     let own = |path: &Path| path.canonicalize().is_ok_and(|path| path.starts_with(folder));
     folder.components().count() <= 2
-        || around.home.is_some_and(own)
+        || ["/home", "/Users"].map(Path::new).iter().any(|homes| folder.parent() == Some(*homes))
+        || around.homes.iter().any(|home| own(home))
         || own(&std::env::temp_dir())
         || around.protected.iter().any(|path| own(path))
 }

@@ -16,8 +16,28 @@ const LINKS_MAX: usize = 40;
 /// Where `path` is led to by a link in one of the folders that the server may `write`, if
 /// that is in none of them. These are without links themselves.
 pub(super) fn leads_out(path: &Path, write: &[PathBuf]) -> Option<PathBuf> {
+    let mut is_led = false;
+    let at = walk(path, |at, is_link| is_led |= is_link && is_within(at.parent().unwrap_or(at), write));
+    (is_led && !is_within(&at, write)).then_some(at)
+}
+
+/// The first place on the way to `path` that lies in one of these folders: a folder, a link,
+/// or what it comes to. Whoever may write there says what is found. What does not exist yet
+/// is where it would be.
+pub(crate) fn on_the_way(path: &Path, write: &[PathBuf]) -> Option<PathBuf> {
+    let mut found = None;
+    walk(path, |at, _| {
+        if found.is_none() && is_within(at, write) {
+            found = Some(at.to_owned());
+        }
+    });
+    found
+}
+
+/// Where `path` comes to, seeing each step, and whether that is a link.
+fn walk(path: &Path, mut seen: impl FnMut(&Path, bool)) -> PathBuf {
     let mut left: VecDeque<OsString> = components(path);
-    let (mut at, mut links, mut is_led) = (PathBuf::from("/"), 0, false);
+    let (mut at, mut links) = (PathBuf::from("/"), 0);
     while let Some(name) = left.pop_front() {
         if name == "/" {
             at = PathBuf::from("/");
@@ -25,10 +45,11 @@ pub(super) fn leads_out(path: &Path, write: &[PathBuf]) -> Option<PathBuf> {
             at.pop();
         } else {
             let next = at.join(name);
-            match next.read_link() {
+            let target = next.read_link();
+            seen(&next, target.is_ok());
+            match target {
                 Ok(target) if links < LINKS_MAX => {
                     links += 1;
-                    is_led |= is_within(&at, write);
                     let mut target = components(&target);
                     target.append(&mut left);
                     left = target;
@@ -37,7 +58,7 @@ pub(super) fn leads_out(path: &Path, write: &[PathBuf]) -> Option<PathBuf> {
             }
         }
     }
-    (is_led && !is_within(&at, write)).then_some(at)
+    at
 }
 
 /// Whether `path` itself, or what it would be, lies in such a folder.
@@ -82,5 +103,29 @@ mod tests {
             assert_eq!(led(own), None, "{own}");
         }
         assert_eq!(leads_out(&at("out/direct"), &[]), None);
+    }
+
+    #[test]
+    fn a_folder_on_the_way_says_what_is_found() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let root = folder.path().canonicalize().expect("it is there");
+        let at = |name: &str| root.join(name);
+        for name in ["out", "other", "bin"] {
+            std::fs::create_dir_all(at(name)).expect("made");
+        }
+        std::fs::write(at("other/file"), "x").expect("written");
+        symlink(at("other/file"), at("out/back")).expect("linked");
+        symlink("../out/back", at("bin/by-way")).expect("linked");
+        symlink("../out", at("bin/folder")).expect("linked");
+        symlink("../other/file", at("bin/fine")).expect("linked");
+        let on = |name: &str| on_the_way(&at(name), &[at("out")]);
+        assert_eq!(on("out"), Some(at("out")));
+        assert_eq!(on("out/not/yet/there"), Some(at("out")));
+        assert_eq!(on("bin/by-way"), Some(at("out")), "though it ends elsewhere");
+        assert_eq!(on("bin/folder/../other/file"), Some(at("out")));
+        assert_eq!(on("bin/folder/x"), Some(at("out")));
+        for name in ["bin/fine", "other/file", "not/there", "outer"] {
+            assert_eq!(on(name), None, "{name}");
+        }
     }
 }

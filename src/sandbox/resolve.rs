@@ -25,11 +25,14 @@ pub struct Around<'a> {
     pub path: &'a str,
     /// Where whoever runs seawall looks programs up, and seawall itself.
     pub own_path: &'a str,
-    /// The user's own.
-    pub home: Option<&'a Path>,
+    /// The user's own, and others that are not given away as a whole.
+    pub homes: &'a [PathBuf],
     /// Seawall's own files and folders, which no server may see.
     pub protected: &'a [PathBuf],
-    pub is_root: bool,
+    /// Whose seawall is.
+    pub uid: u32,
+    /// The text of /etc/passwd.
+    pub passwd: &'a str,
 }
 
 /// Variables that change what a program is: passing them on would hand the server's
@@ -53,6 +56,8 @@ const NEVER_PASSED: [&str; 14] = [
 
 impl Policy {
     pub fn plan(&self, around: &Around<'_>) -> Result<Plan, Refusal> {
+        let homes = self.homes(around);
+        let around = &Around { homes: &homes, ..*around };
         let refuse = |why: String| Err(Refusal(why));
         if let Some(name) = self.env.iter().find(|name| is_never_passed(name)) {
             return refuse(format!(
@@ -138,8 +143,21 @@ impl Policy {
         needs
     }
 
+    /// Also that of whoever the server runs as, and one that HOME does not say.
+    fn homes(&self, around: &Around<'_>) -> Vec<PathBuf> {
+        let is_meant = |name: &str, uid: &str| {
+            uid.parse() == Ok(around.uid) || around.uid == 0 && self.user.as_deref() == Some(name)
+        };
+        let known = around.passwd.lines().filter_map(|line| {
+            let fields: Vec<&str> = line.split(':').collect();
+            let [name, _, uid, _, _, home, ..] = fields[..] else { return None };
+            is_meant(name, uid).then(|| PathBuf::from(home))
+        });
+        around.homes.iter().cloned().chain(known).filter(|home| home.is_absolute()).collect()
+    }
+
     fn identity(&self, around: &Around<'_>) -> Result<(Option<Identity>, Vec<String>), Refusal> {
-        if !around.is_root {
+        if around.uid != 0 {
             return match &self.user {
                 None => Ok((None, Vec::new())),
                 Some(user) => Err(Refusal(format!(
@@ -152,8 +170,7 @@ impl Policy {
             (None, Profile::Off) => return Ok((None, Vec::new())),
             (None, _) => "nobody",
         };
-        let passwd = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
-        let Some(identity) = find_user(&passwd, name) else {
+        let Some(identity) = find_user(around.passwd, name) else {
             return Err(Refusal(format!(
                 "there is no user \"{name}\" in /etc/passwd; make one, or write user = \"NAME\" for another"
             )));
@@ -190,8 +207,8 @@ impl Policy {
 
     fn writable_one(&self, written: &Path, around: &Around<'_>) -> Result<PathBuf, Refusal> {
         let path = existing("write", written, around)?;
-        let home = around.home.and_then(|home| home.canonicalize().ok());
-        if path == Path::new("/") || home.is_some_and(|home| home.starts_with(&path)) {
+        let mut homes = around.homes.iter().filter_map(|home| home.canonicalize().ok());
+        if path == Path::new("/") || homes.any(|home| home.starts_with(&path)) {
             return Err(Refusal(format!(
                 "write: {} is too much to give away; name the folders in it that the server needs",
                 written.display()
@@ -206,9 +223,10 @@ impl Policy {
             )));
         }
         // What it puts there would be run for its name, outside: by the user, and as the npm or
-        // uv that installs packages.
-        let mut on_path = std::env::split_paths(around.own_path).filter_map(|folder| folder.canonicalize().ok());
-        if let Some(folder) = on_path.find(|folder| folder.starts_with(&path)) {
+        // uv that installs packages. A folder that is not there yet the server could make.
+        let mut on_path = std::env::split_paths(around.own_path).filter_map(|folder| std::path::absolute(folder).ok());
+        let written_to = std::slice::from_ref(&path);
+        if let Some(folder) = on_path.find(|folder| planted::on_the_way(folder, written_to).is_some()) {
             return Err(Refusal(format!(
                 "write: {} has {} in it, which is on PATH, so that what the server puts there would be run outside of \
                  its sandbox; name a folder without it",

@@ -28,19 +28,39 @@ impl Place {
     }
 
     fn plan(&self, policy: &Policy, program: &Path, args: &[&str]) -> Result<Plan, Refusal> {
-        let args: Vec<OsString> = args.iter().map(OsString::from).collect();
         let home = self.path("home");
-        std::fs::create_dir_all(&home).expect("made");
+        self.plan_of(1000, &[home], policy, program, args)
+    }
+
+    fn plan_of(
+        &self,
+        uid: u32,
+        homes: &[PathBuf],
+        policy: &Policy,
+        program: &Path,
+        args: &[&str],
+    ) -> Result<Plan, Refusal> {
+        let args: Vec<OsString> = args.iter().map(OsString::from).collect();
+        let (home, of_ada) = (self.path("home"), self.path("ada"));
+        for home in [&home, &of_ada] {
+            std::fs::create_dir_all(home).expect("made");
+        }
+        let passwd = format!(
+            "ada:x:1001:1001::{}:/bin/sh\nme:x:1000:1000::{}:/bin/sh\nnobody:x:65534:65534::/:/bin/false\n",
+            of_ada.display(),
+            home.display()
+        );
         policy.plan(&Around {
             server: "files",
             program,
             args: &args,
             cwd: &self.path(""),
             path: "/usr/bin:/bin",
-            own_path: &format!("/usr/bin:./out:{}", self.path("bin/own").display()),
-            home: Some(&home),
+            own_path: &format!("/usr/bin:./out:{0}/bin/own:{0}/later/not/bin", self.path("").display()),
+            homes,
             protected: &self.protected,
-            is_root: false,
+            uid,
+            passwd: &passwd,
         })
     }
 }
@@ -69,6 +89,29 @@ fn a_program_gets_its_own_prefix_and_never_the_home_around_it() {
     symlink(&real, &link).expect("linked");
     let plan = place.plan(&Policy::default(), &link, &[]).expect("a plan");
     assert!(reads(&plan, &real) && reads(&plan, &link) && !reads(&plan, &state), "{:?}", plan.read);
+}
+
+#[test]
+fn a_home_is_known_whoever_the_server_runs_as_and_whatever_home_says() {
+    let place = Place::new();
+    let key = place.file("ada/.ssh/id", "");
+    let tool = place.file("ada/bin/tool", "");
+    let script = place.file("ada/server.py", "");
+    let own_key = place.file("home/.ssh/id", "");
+    let own_tool = place.file("home/bin/tool", "");
+    let word = script.to_str().expect("UTF-8");
+    let as_ada = Policy { user: Some("ada".to_owned()), ..Policy::default() };
+    for (uid, policy, program, args, key) in [
+        (0, &as_ada, &tool, &[][..], &key),
+        (0, &as_ada, &own_tool, &[word][..], &key),
+        (1000, &Policy::default(), &own_tool, &[][..], &own_key),
+    ] {
+        let plan = place.plan_of(uid, &[], policy, program, args).expect("a plan");
+        assert!(reads(&plan, program) && !reads(&plan, key), "{uid} {}: {:?}", program.display(), plan.read);
+    }
+    let all = Policy { write: vec![place.path("ada")], ..as_ada };
+    let Refusal(why) = place.plan_of(0, &[], &all, &own_tool, &[]).expect_err("her home");
+    assert!(why.contains("too much to give away"), "{why}");
 }
 
 #[test]
@@ -214,9 +257,11 @@ fn a_folder_of_programs_is_not_written() {
         let policy = Policy { write: vec![place.path(name)], ..Policy::default() };
         place.plan(&policy, &program, &[])
     };
-    for name in ["bin", "bin/own"] {
+    // One that it could make itself is as good.
+    place.file("later/x", "");
+    for (name, on_path) in [("bin", "bin/own"), ("bin/own", "bin/own"), ("later", "later/not/bin")] {
         let Refusal(why) = written(name).expect_err(name);
-        assert!(why.contains("bin/own in it, which is on PATH"), "{why}");
+        assert!(why.contains(&format!("{on_path} in it, which is on PATH")), "{why}");
     }
     for name in ["bin/own/below", "out", "runtime/bin"] {
         assert!(written(name).is_ok(), "{name}");
