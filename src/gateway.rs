@@ -190,6 +190,7 @@ impl Gateway {
     /// Puts a new config in force. What did not change goes on undisturbed; servers
     /// that are gone or changed finish their calls in the background.
     pub fn apply(&self, config: Config) -> Vec<String> {
+        self.0.own.know(&config);
         let mut current = self.0.current();
         let before = std::mem::take(&mut current.served);
         let mut retired = before.clone();

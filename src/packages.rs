@@ -18,6 +18,7 @@ use tokio_util::task::TaskTracker;
 use crate::{egress::OwnListeners, link::StartError, process::Command, sandbox::Package};
 
 mod npm;
+mod outside;
 mod place;
 mod request;
 mod run;
@@ -25,6 +26,8 @@ mod site;
 mod sweep;
 mod uv;
 
+use outside::Outside;
+pub use outside::Writers;
 use place::{InUse, Note, Place};
 use request::{Manager, Request};
 use run::Said;
@@ -44,6 +47,7 @@ pub struct Packages {
     /// As it is written in servers.toml.
     server: Command,
     own: OwnListeners,
+    writers: Writers,
     tasks: TaskTracker,
     /// Instances that start side by side install once.
     turn: tokio::sync::Mutex<()>,
@@ -83,6 +87,7 @@ impl Packages {
         server: &Command,
         folder: Option<&Path>,
         own: &OwnListeners,
+        writers: &Writers,
         tasks: &TaskTracker,
     ) -> Result<Option<Self>, String> {
         let Some(request) = Request::of(server)? else { return Ok(None) };
@@ -94,6 +99,7 @@ impl Packages {
             folder: folder.to_owned(),
             server: server.clone(),
             own: own.clone(),
+            writers: writers.clone(),
             tasks: tasks.clone(),
             turn: tokio::sync::Mutex::default(),
             ready: Mutex::default(),
@@ -130,14 +136,15 @@ impl Packages {
     }
 
     async fn prepare(&self) -> Result<Command, StartError> {
+        let outside = Outside::of(&self.server, &self.writers);
         let (settings, made_of) = match self.request.manager {
             Manager::Npx => {
-                let settings = npm::settings(&self.server, &self.tasks).await?;
+                let settings = npm::settings(&self.server, &outside, &self.tasks).await?;
                 let made_of = format!("{:?}", settings.registries);
                 (Settings::Npm(settings), made_of)
             }
             Manager::Uvx => {
-                let settings = uv::settings(&self.request, &self.server, &self.tasks).await?;
+                let settings = uv::settings(&self.request, &self.server, &outside, &self.tasks).await?;
                 let made_of = settings.made_of();
                 (Settings::Uv(settings), made_of)
             }

@@ -20,6 +20,7 @@ mod policy;
 pub(crate) mod portable;
 mod resolve;
 
+pub(crate) use base::first_line;
 pub use laid::LaidFiles;
 #[cfg(target_os = "linux")]
 #[doc(hidden)]
@@ -28,6 +29,7 @@ pub use linux::attempts;
 pub use linux::observe;
 pub(crate) use plan::HOME;
 pub use plan::{Bounds, Identity, Plan, Report, Tier};
+pub(crate) use planted::on_the_way;
 pub use policy::{Destination, Launcher, Limits, Network, Package, Policy, Profile, WantedTier};
 pub use resolve::Around;
 

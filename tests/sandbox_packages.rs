@@ -315,6 +315,52 @@ fn a_registry_that_a_server_could_have_planted_has_no_say() {
     assert_eq!((registry.asked().len(), planted.asked().len()), (2, 0), "the folder's own .npmrc has no say");
 }
 
+/// What a server puts beside npx, into a folder of PATH, or where a link of PATH leads to would
+/// be run outside of any sandbox, to learn which registries there are.
+#[test]
+fn an_npm_that_a_server_could_have_planted_is_not_run() {
+    let folder = Scratch::new();
+    let mark = folder.file("ran");
+    let planted = folder.write("work/tools/npm", &format!("#!/bin/sh\ntouch {}\nexit 1\n", mark.display()));
+    std::fs::set_permissions(&planted, std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("it is ours");
+    folder.write("own/x", "");
+    let link = |from: &str, to: &str| std::os::unix::fs::symlink(to, folder.file(from)).expect("linked");
+    link("own/npm", "../work/tools/npm");
+    folder.write("by-node/npm", "#!/usr/bin/env node\n");
+    std::fs::set_permissions(folder.file("by-node/npm"), std::os::unix::fs::PermissionsExt::from_mode(0o755))
+        .expect("it is ours");
+    std::fs::copy(&planted, folder.file("work/tools/node")).expect("copied");
+    link("by-node/node", "../work/tools/node");
+    let server = |name: &str, npx: &str| {
+        let command = json!([npx, "-y", "small"]);
+        format!("[servers.{name}]\ncommand = {command}\n")
+    };
+    let beside = folder.file("work/tools/npx").display().to_string();
+    let config = server("beside", &beside)
+        + "sandbox = { write = [\"./work\"] }\n"
+        + &server("of-another", &beside)
+        + &server("on-path", "npx")
+        + "[servers.writes]\ncommand = [\"/bin/true\"]\nsandbox = { write = [\"./work\"] }\n";
+    let config = folder.write("servers.toml", &config);
+    let path = std::env::var("PATH").unwrap_or_default();
+    for (name, first) in [
+        ("beside", "none"),
+        ("of-another", "none"),
+        ("on-path", "work/tools"),
+        ("on-path", "own"),
+        ("on-path", "by-node"),
+    ] {
+        let mut show = std::process::Command::new(env!("CARGO_BIN_EXE_seawall"));
+        show.args(["sandbox", "show", name, "--config"]).arg(&config).current_dir(folder.path());
+        show.env("PATH", format!("{}:{path}", folder.file(first).display()));
+        let shown = process::run(show, COMMAND);
+        let said = String::from_utf8_lossy(&shown.stderr).into_owned();
+        assert!(!mark.exists(), "{name}, {first}: it was run: {said}");
+        assert!(!shown.status.success() && said.contains("could have been planted"), "{name}, {first}: {said}");
+        assert!(said.contains("/work, so that"), "{name}, {first}: {said}");
+    }
+}
+
 /// Files below `folder` with this text in them.
 fn with_text(folder: &std::path::Path, text: &str) -> String {
     let mut grep = std::process::Command::new("grep");

@@ -435,3 +435,45 @@ fn credentials_for_an_index_rest_on_no_disk() {
     assert!(installing.wait().expect("its own").success());
     assert_eq!(grep(), "", "afterwards");
 }
+
+/// uv runs each Python that it finds, to see what it is, and nothing is around uv itself then.
+#[test]
+fn neither_a_uv_nor_a_python_that_a_server_could_have_planted_is_run() {
+    let Some(uv) = tools::uv() else { return };
+    let folder = Scratch::new();
+    let mark = folder.file("ran");
+    for name in ["bin/uv", "venv/bin/python3", "own/cpython-3.99.0-linux-x86_64-gnu/bin/python3.99", "lib/python3.98"] {
+        let file = folder.write(&format!("work/{name}"), &format!("#!/bin/sh\ntouch {}\nexit 1\n", mark.display()));
+        std::fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("it is ours");
+    }
+    std::fs::create_dir(folder.file("links")).expect("made");
+    std::os::unix::fs::symlink("../work/lib/python3.98", folder.file("links/python3.98")).expect("linked");
+    let path = |name: &str| folder.file(name).display().to_string();
+    let (beside, python, own) = (path("work/bin/uvx"), path("work/venv/bin/python3"), path("work/own"));
+    let venv = path("work/venv");
+    let env = |name: &str, value: &str| format!("env = {{ {name} = {} }}\n", json!(value));
+    let config = format!("[servers.beside]\ncommand = {}\n", json!([beside, "small"]))
+        + &uvx("asked", &["--python", &python, "small"], "")
+        + &uvx("folder", &["--python", &venv, "small"], "")
+        + &uvx("by-variable", &["small"], &env("UV_PYTHON", &python))
+        + &uvx("installed", &["--python", "3.99", "small"], &env("UV_PYTHON_INSTALL_DIR", &own))
+        + &uvx("on-path", &["--python", "3.98", "small"], "")
+        + "[servers.writes]\ncommand = [\"/bin/true\"]\nsandbox = { write = [\"./work\"] }\n";
+    folder.write("servers.toml", &config);
+    for (name, first) in [
+        ("beside", "none"),
+        ("asked", "none"),
+        ("folder", "none"),
+        ("by-variable", "none"),
+        ("installed", "none"),
+        ("on-path", "links"),
+    ] {
+        let mut show = seawall(&folder, &uv, &["sandbox", "show", name]);
+        show.env("PATH", format!("{}:{}", path(first), path_with(&uv)));
+        let shown = process::run(show, COMMAND);
+        assert!(!mark.exists(), "{name}: it was run: {}", said(&shown));
+        let why = said(&shown);
+        assert!(!shown.status.success() && why.contains("could have been planted"), "{name}: {why}");
+        assert!(why.contains("/work, so that"), "{name}: {why}");
+    }
+}

@@ -3,7 +3,7 @@
 use std::{
     collections::HashMap,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, PoisonError},
     time::Duration,
 };
 
@@ -14,9 +14,9 @@ use crate::{
     config::{self, Kind},
     egress::{Denial, Egress, OwnListeners, Rule},
     link::{Connector, Inbox, Link, StartError},
-    packages::{self, Packages},
+    packages::{self, Packages, Writers},
     process::{Command, ledger::Ledger},
-    sandbox::{Network, Policy, denial::Wanted},
+    sandbox::{Network, Policy, Profile, denial::Wanted},
     store::{Event, EventType, Store},
     upstream::{
         self, Lifecycle,
@@ -44,12 +44,15 @@ pub(super) struct Own {
     pub(super) protected: Vec<PathBuf>,
     /// Where packages are installed; `None` where nothing is kept on disk.
     packages: Option<PathBuf>,
+    /// Who may write where.
+    writers: Writers,
 }
 
 impl Own {
     /// Of a gateway that keeps nothing on disk.
     pub(super) fn nowhere(store: Store) -> Self {
-        Own { store, listeners: Arc::default(), ledger: None, protected: Vec::new(), packages: None }
+        let (protected, writers) = (Vec::new(), Writers::default());
+        Own { store, listeners: Arc::default(), ledger: None, protected, packages: None, writers }
     }
 
     pub(super) fn of(config: &config::Config, store: Store) -> Self {
@@ -61,7 +64,22 @@ impl Own {
         let mut protected = vec![config.path.clone(), config.gateway.state.clone()];
         protected.extend(["", "-wal", "-shm"].map(database));
         let packages = Some(config.gateway.state.join("packages"));
-        Own { ledger: Some(Ledger::in_folder(&config.gateway.state)), protected, packages, ..Own::nowhere(store) }
+        let ledger = Some(Ledger::in_folder(&config.gateway.state));
+        let own = Own { ledger, protected, packages, ..Own::nowhere(store) };
+        own.know(config);
+        own
+    }
+
+    /// Which servers there are, also those that are not enabled now: what may be run outside
+    /// of a sandbox depends on where these may write.
+    pub(super) fn know(&self, config: &config::Config) {
+        let confined = config.servers.iter().filter_map(|entry| match &entry.kind {
+            Kind::Command { sandbox, .. } if sandbox.profile != Profile::Off => Some((entry, sandbox)),
+            _ => None,
+        });
+        let writers = confined
+            .flat_map(|(entry, sandbox)| sandbox.write.iter().map(|folder| (entry.name.to_string(), folder.clone())));
+        *self.writers.lock().unwrap_or_else(PoisonError::into_inner) = writers.collect();
     }
 }
 
@@ -83,7 +101,7 @@ pub(super) fn connector(
             let command = command(entry, argv, sandbox, own);
             let limits = Limits { max_line_bytes: max_message_bytes, write_timeout: WRITE_TIMEOUT };
             let egress = egress(entry, sandbox, own);
-            match Packages::of(&command, own.packages.as_deref(), &own.listeners, tasks) {
+            match Packages::of(&command, own.packages.as_deref(), &own.listeners, &own.writers, tasks) {
                 Ok(packages) => Arc::new(
                     StdioConnector::new(command, egress, limits, tasks.clone(), on_denied(entry, own))
                         .with_packages(packages),
@@ -137,7 +155,8 @@ pub(crate) async fn command_of(config: &config::Config, entry: &config::Server) 
     let Kind::Command { argv, sandbox } = &entry.kind else { return None };
     let own = Own { ledger: None, ..Own::of(config, Store::discarding()) };
     let command = command(entry, argv, sandbox, &own);
-    Some(match Packages::of(&command, own.packages.as_deref(), &own.listeners, &TaskTracker::new()) {
+    let tasks = TaskTracker::new();
+    Some(match Packages::of(&command, own.packages.as_deref(), &own.listeners, &own.writers, &tasks) {
         Ok(None) => Ok(command),
         Ok(Some(packages)) => packages.prepared().await,
         Err(problem) => Err(StartError::Permanent(problem)),

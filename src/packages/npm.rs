@@ -15,7 +15,7 @@ use serde_json::Value;
 use tokio_util::task::TaskTracker;
 
 use super::{
-    Site,
+    Outside, Site,
     place::{self, Note},
     run,
     site::Hosts,
@@ -55,7 +55,7 @@ pub(super) struct Settings {
     pub(super) env: Vec<String>,
 }
 
-pub(super) async fn settings(server: &Command, tasks: &TaskTracker) -> Result<Settings, StartError> {
+pub(super) async fn settings(server: &Command, outside: &Outside, tasks: &TaskTracker) -> Result<Settings, StartError> {
     let is_set = |name: &str| std::env::var_os(name).is_some();
     let certificates = CERTIFICATES.iter().filter(|name| is_set(name)).map(|name| (*name).to_owned());
     let names = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
@@ -72,6 +72,9 @@ pub(super) async fn settings(server: &Command, tasks: &TaskTracker) -> Result<Se
     // with an .npmrc where the package of the next start comes from.
     let cwd = PathBuf::from("/");
     let program = npm_beside(&server.program);
+    // It may well be a script for the node beside it, or for that of PATH.
+    let node = Path::new(&program).with_file_name("node").display().to_string();
+    [&*program, &*node, "node"].into_iter().try_for_each(|program| outside.program(program))?;
     let ask = Command { program, args, env, cwd, sandbox, ..server.clone() };
     let said = run::run(&ask, None, CONFIG_TIMEOUT, tasks).await?;
     let config = serde_json::from_str(&said.output).ok().filter(|_| said.succeeded);

@@ -111,7 +111,11 @@ impl Base {
         }
         let Ok(program) = program.canonicalize() else { return };
         self.files.push(home_of_program(&program, is_strict, around));
-        let (interpreter, is_by_name) = interpreter(&program, around).unzip();
+        let on_path = |name: &str| {
+            let mut files = std::env::split_paths(around.path).map(|folder| folder.join(name));
+            files.find(|file| file.is_file())
+        };
+        let (interpreter, is_by_name) = first_line(&program, &on_path).unzip();
         // A package may say "node", and what that is the user's PATH says.
         let by_whom = if is_by_name == Some(true) { foreign.write } else { &foreign.all };
         let said = [(python_behind(&step, around), &step, &*foreign.all), (interpreter, &program, by_whom)];
@@ -172,7 +176,7 @@ fn is_broad(folder: &Path, around: &Around<'_>) -> bool {
 }
 
 /// The program of the first line `#!/…`; `env NAME` is looked up, and true comes with it.
-fn interpreter(program: &Path, around: &Around<'_>) -> Option<(PathBuf, bool)> {
+pub(crate) fn first_line(program: &Path, on_path: &dyn Fn(&str) -> Option<PathBuf>) -> Option<(PathBuf, bool)> {
     let mut start = [0; 256];
     let read = std::fs::File::open(program).ok()?.read(&mut start).ok()?;
     let line = start[..read].strip_prefix(b"#!")?.split(|byte| *byte == b'\n').next()?;
@@ -185,8 +189,7 @@ fn interpreter(program: &Path, around: &Around<'_>) -> Option<(PathBuf, bool)> {
     if name.contains('/') {
         return Some((PathBuf::from(name), false));
     }
-    let mut files = std::env::split_paths(around.path).map(|folder| folder.join(name));
-    Some((files.find(|file| file.is_file())?, true))
+    Some((on_path(name)?, true))
 }
 
 /// The interpreter that a virtual environment was made from.

@@ -10,7 +10,7 @@ use std::{
 use tokio_util::task::TaskTracker;
 
 use super::{
-    super::{Said, request::Request, run},
+    super::{Outside, Said, request::Request, run},
     files::Files,
     shown,
 };
@@ -65,6 +65,7 @@ pub(in crate::packages) struct Settings {
 pub(in crate::packages) async fn settings(
     request: &Request,
     server: &Command,
+    outside: &Outside,
     tasks: &TaskTracker,
 ) -> Result<Settings, StartError> {
     let uv = uv_beside(&server.program);
@@ -73,8 +74,11 @@ pub(in crate::packages) async fn settings(
     let mut find = ["python", "find", "--system"].map(OsString::from).to_vec();
     let wanted = request.python.clone().or_else(|| value(&env, "UV_PYTHON"));
     find.extend(wanted.clone().map(OsString::from));
+    outside.program(&uv)?;
+    outside.pythons(wanted.as_deref(), &env)?;
     let found = run::run(&ask(find), None, ASK_TIMEOUT, tasks).await?;
     let python = interpreter(&found, wanted.as_deref())?;
+    outside.python(&python)?;
     let mut show = ["tool", "install", "--show-settings"].map(OsString::from).to_vec();
     show.extend(request.options.iter().chain(&request.packages[..1]).map(OsString::from));
     let said = run::run(&ask(show), None, ASK_TIMEOUT, tasks).await?;
