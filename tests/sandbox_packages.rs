@@ -319,6 +319,9 @@ fn a_registry_that_a_server_could_have_planted_has_no_say() {
 /// be run outside of any sandbox, to learn which registries there are.
 #[test]
 fn an_npm_that_a_server_could_have_planted_is_not_run() {
+    if !tools::npx() {
+        return;
+    }
     let folder = Scratch::new();
     let mark = folder.file("ran");
     let planted = folder.write("work/tools/npm", &format!("#!/bin/sh\ntouch {}\nexit 1\n", mark.display()));
@@ -340,6 +343,8 @@ fn an_npm_that_a_server_could_have_planted_is_not_run() {
         + "sandbox = { write = [\"./work\"] }\n"
         + &server("of-another", &beside)
         + &server("on-path", "npx")
+        + &server("settings", "npx")
+        + &format!("env = {{ npm_config_userconfig = {} }}\n", json!(folder.file("work/npmrc")))
         + "[servers.writes]\ncommand = [\"/bin/true\"]\nsandbox = { write = [\"./work\"] }\n";
     let config = folder.write("servers.toml", &config);
     let path = std::env::var("PATH").unwrap_or_default();
@@ -349,6 +354,7 @@ fn an_npm_that_a_server_could_have_planted_is_not_run() {
         ("on-path", "work/tools"),
         ("on-path", "own"),
         ("on-path", "by-node"),
+        ("settings", "none"),
     ] {
         let mut show = std::process::Command::new(env!("CARGO_BIN_EXE_seawall"));
         show.args(["sandbox", "show", name, "--config"]).arg(&config).current_dir(folder.path());

@@ -458,6 +458,7 @@ fn neither_a_uv_nor_a_python_that_a_server_could_have_planted_is_run() {
         + &uvx("by-variable", &["small"], &env("UV_PYTHON", &python))
         + &uvx("installed", &["--python", "3.99", "small"], &env("UV_PYTHON_INSTALL_DIR", &own))
         + &uvx("on-path", &["--python", "3.98", "small"], "")
+        + &uvx("settings", &["small"], &env("UV_CONFIG_FILE", &path("work/uv.toml")))
         + "[servers.writes]\ncommand = [\"/bin/true\"]\nsandbox = { write = [\"./work\"] }\n";
     folder.write("servers.toml", &config);
     for (name, first) in [
@@ -467,6 +468,7 @@ fn neither_a_uv_nor_a_python_that_a_server_could_have_planted_is_run() {
         ("by-variable", "none"),
         ("installed", "none"),
         ("on-path", "links"),
+        ("settings", "none"),
     ] {
         let mut show = seawall(&folder, &uv, &["sandbox", "show", name]);
         show.env("PATH", format!("{}:{}", path(first), path_with(&uv)));

@@ -84,6 +84,7 @@ pub(super) async fn settings(server: &Command, outside: &Outside, tasks: &TaskTr
     };
     let files =
         ["globalconfig", "userconfig"].iter().filter_map(|key| Some(PathBuf::from(config.get(*key)?.as_str()?)));
+    files.clone().try_for_each(|file| outside.settings(&file))?;
     let written: Vec<String> = files.filter_map(|file| place::read(&file, CONFIG_MAX_BYTES)).collect();
     let mut settings = Settings::of(&config, &written);
     let named = certificates.clone().filter_map(|name| std::env::var_os(name).map(PathBuf::from));

@@ -1,7 +1,7 @@
 //! What seawall runs outside of any sandbox to learn what is configured: npm, uv, and what
 //! these run in turn, node and Pythons. None of it may be what a confined server of this
 //! servers.toml could have planted: neither the file, nor a folder or a link on the way to
-//! it, nor its interpreter, nor what it loads.
+//! it, nor its interpreter, nor what it loads. The same holds for files of settings.
 //!
 //! Looked at just before it is run: what is found to lie where no server may write no server
 //! can change meanwhile. Decides about paths alone and runs nothing.
@@ -52,6 +52,22 @@ impl Outside {
             return self.file(&Path::new("/").join(program), CHAIN_MAX);
         }
         self.named(program, CHAIN_MAX)
+    }
+
+    /// Of a file that says where packages come from, or with which credentials.
+    pub(super) fn settings(&self, file: &Path) -> Result<(), StartError> {
+        let file = Path::new("/").join(file);
+        match self.writer(&file) {
+            Some((server, folder)) => Err(StartError::Permanent(format!(
+                "its package is not installed: {} says where it comes from, and the server {} may write {}, so that it \
+                 could have been planted; put it where no server may write, or take the folder out of write under \
+                 [servers.{server}.sandbox]",
+                text::quote(&file.display().to_string(), 200),
+                text::quote(server, 60),
+                folder.display(),
+            ))),
+            None => Ok(()),
+        }
     }
 
     /// Of all that `uv python find` may run to see what it is.
@@ -140,12 +156,17 @@ impl Outside {
     }
 
     fn place(&self, path: &Path) -> Result<(), StartError> {
-        for (server, folder) in &self.writers {
-            if on_the_way(path, std::slice::from_ref(folder)).is_some() {
-                return Err(refused(path, server, folder));
-            }
+        match self.writer(path) {
+            Some((server, folder)) => Err(refused(path, server, folder)),
+            None => Ok(()),
         }
-        Ok(())
+    }
+
+    /// Who may write on the way to it.
+    fn writer(&self, path: &Path) -> Option<(&str, &Path)> {
+        let mut writers = self.writers.iter();
+        let found = writers.find(|(_, folder)| on_the_way(path, std::slice::from_ref(folder)).is_some())?;
+        Some((&found.0, &found.1))
     }
 }
 

@@ -23,12 +23,24 @@ pub(super) struct Files {
 impl Files {
     pub(super) fn of(env: &[(String, String)]) -> Self {
         let read = |path: PathBuf| place::read(&path, CONFIG_MAX_BYTES);
+        let is_named = value(env, "UV_NO_CONFIG").is_none() && value(env, "UV_CONFIG_FILE").is_some();
+        let mut texts: Vec<(&'static str, String)> = Vec::new();
+        for (folder, path) in Files::places(env) {
+            // The first of the system's counts.
+            if texts.iter().all(|(taken, _)| *taken != folder) {
+                texts.extend(read(path).map(|text| (folder, text)));
+            }
+        }
+        Files { texts, is_named }
+    }
+
+    /// Where they would be, by the folder that each gets.
+    pub(super) fn places(env: &[(String, String)]) -> Vec<(&'static str, PathBuf)> {
         if value(env, "UV_NO_CONFIG").is_some() {
-            return Files::default();
+            return Vec::new();
         }
         if let Some(file) = value(env, "UV_CONFIG_FILE") {
-            let texts = read(PathBuf::from(file)).map(|text| (CONFIG, text)).into_iter().collect();
-            return Files { texts, is_named: true };
+            return vec![(CONFIG, PathBuf::from(file))];
         }
         let own = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
         let home = own("XDG_CONFIG_HOME").map(PathBuf::from);
@@ -36,9 +48,8 @@ impl Files {
         let dirs = own("XDG_CONFIG_DIRS").unwrap_or_default();
         let mut system: Vec<PathBuf> = std::env::split_paths(&dirs).map(|folder| folder.join("uv/uv.toml")).collect();
         system.push(PathBuf::from("/etc/uv/uv.toml"));
-        let user = read(home.join("uv/uv.toml")).map(|text| (CONFIG, text));
-        let system = system.into_iter().find_map(read).map(|text| (SYSTEM_CONFIG, text));
-        Files { texts: user.into_iter().chain(system).collect(), is_named: false }
+        let user = (CONFIG, home.join("uv/uv.toml"));
+        std::iter::once(user).chain(system.into_iter().map(|path| (SYSTEM_CONFIG, path))).collect()
     }
 
     /// Where uv finds them.

@@ -75,6 +75,7 @@ pub(in crate::packages) async fn settings(
     let wanted = request.python.clone().or_else(|| value(&env, "UV_PYTHON"));
     find.extend(wanted.clone().map(OsString::from));
     outside.program(&uv)?;
+    Files::places(&env).iter().try_for_each(|(_, file)| outside.settings(file))?;
     outside.pythons(wanted.as_deref(), &env)?;
     let found = run::run(&ask(find), None, ASK_TIMEOUT, tasks).await?;
     let python = interpreter(&found, wanted.as_deref())?;
