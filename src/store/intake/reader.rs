@@ -35,7 +35,8 @@ pub struct IntakeFilter {
 pub enum Lost {
     /// They were older than is kept, or too many.
     Deleted,
-    /// The place is one of another file, which is not there any more.
+    /// The place is one of another file, which is not there any more; or of this one, as it was
+    /// before an older copy of it was put back.
     OtherFile,
 }
 
@@ -78,7 +79,11 @@ impl IntakeReader {
             let first = first(connection)?;
             let (from, lost) = match from {
                 ("", _) => (0, None),
-                (known, seq) if known == epoch => (seq, (first > seq + 1).then_some(Lost::Deleted)),
+                // Beyond the end is where an older copy of the file was put back: what has come
+                // since may have places that were seen before, with something else.
+                (known, seq) if known == epoch && seq <= last => {
+                    (seq, (first > seq.saturating_add(1)).then_some(Lost::Deleted))
+                }
                 _ => (0, Some(Lost::OtherFile)),
             };
             let query = select(filter);
@@ -116,8 +121,9 @@ impl IntakeReader {
     }
 }
 
+/// Of which file, and the last place that was given away: the event there may be gone already.
 fn place(connection: &Connection) -> rusqlite::Result<(String, i64)> {
-    let sql = "SELECT epoch, (SELECT coalesce(max(seq), 0) FROM events) FROM origin";
+    let sql = "SELECT epoch, coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'events'), 0) FROM origin";
     connection.query_row(sql, [], |row| Ok((row.get(0)?, row.get(1)?)))
 }
 

@@ -226,3 +226,38 @@ fn the_oldest_go_when_there_are_too_many() {
     let first: i64 = file.connection().query_row("SELECT min(seq) FROM events", [], |row| row.get(0)).expect("a row");
     assert_eq!(first, 4001 - left, "the newest stay");
 }
+
+#[test]
+fn a_place_beyond_the_end_is_one_of_before_an_older_copy_was_put_back() {
+    let folder = tempfile::tempdir().expect("folder");
+    let settings = settings(folder.path());
+    let mut file = File::open(&settings).expect("opens");
+    for _ in 0..3 {
+        file.commit(&[submission(vec![event(None, "{}")], None)], 1000).expect("commits");
+    }
+    let reader = IntakeReader::new(&settings.path);
+    let (epoch, _) = reader.end().expect("reads");
+    for seq in [4, i64::MAX] {
+        let page = reader.after(&IntakeFilter::default(), (&epoch, seq), 10).expect("reads");
+        assert_eq!((page.lost, page.events.len(), page.seq), (Some(Lost::OtherFile), 3, 3), "{seq}");
+    }
+    let page = reader.after(&IntakeFilter::default(), (&epoch, 3), 10).expect("reads");
+    assert_eq!((page.lost, page.events.len()), (None, 0), "the end itself is seen");
+}
+
+#[test]
+fn whoever_asks_a_file_of_which_all_is_deleted_is_told_of_no_loss_later() {
+    let folder = tempfile::tempdir().expect("folder");
+    let settings = settings(folder.path());
+    let mut file = File::open(&settings).expect("opens");
+    file.commit(&[submission(vec![event(None, "{}")], None)], 1000).expect("commits");
+    while file.tidy(1001 + 3_600_000).expect("a step") == Step::More {}
+    assert_eq!(rows(&settings.path), 0);
+    let reader = IntakeReader::new(&settings.path);
+    let newest = reader.newest(&IntakeFilter::default(), 10).expect("reads");
+    let end = reader.end().expect("reads");
+    assert_eq!((newest.seq, end.1), (1, 1), "its place was given away");
+    file.commit(&[submission(vec![event(None, "{}")], None)], 9_000_000).expect("commits");
+    let page = reader.after(&IntakeFilter::default(), (&newest.epoch, newest.seq), 10).expect("reads");
+    assert_eq!((page.lost, page.events.len()), (None, 1));
+}
