@@ -108,18 +108,11 @@ impl File {
                  (SELECT seq FROM events ORDER BY seq LIMIT ?2) AND received < ?1",
             params![before_ms, chunk],
         )?;
-        deleted += deletion.execute(
-            "DELETE FROM receipts WHERE key IN
-                 (SELECT key FROM receipts WHERE timestamp < ?1 ORDER BY timestamp LIMIT ?2)",
-            params![before_ms, chunk],
-        )?;
+        deleted += forget(&deletion, before_ms, chunk)?;
         if deleted == 0 && retention::too_big(&deletion, self.settings.keep_bytes)? {
-            for sql in [
-                "DELETE FROM events WHERE seq IN (SELECT seq FROM events ORDER BY seq LIMIT ?1)",
-                "DELETE FROM receipts WHERE key IN (SELECT key FROM receipts ORDER BY timestamp LIMIT ?1)",
-            ] {
-                deleted += deletion.execute(sql, [chunk])?;
-            }
+            let oldest = "DELETE FROM events WHERE seq IN (SELECT seq FROM events ORDER BY seq LIMIT ?1)";
+            deleted += deletion.execute(oldest, [chunk])?;
+            deleted += forget(&deletion, i64::MAX, chunk)?;
         }
         deletion.commit()?;
         if deleted > 0 {
@@ -127,6 +120,33 @@ impl File {
         }
         Ok(retention::give_back(&self.connection)?)
     }
+}
+
+/// Deletes the oldest receipts, up to the first of which an event is still there: a key that
+/// went before its events would let them in a second time.
+fn forget(deletion: &Transaction<'_>, before_ms: i64, chunk: i64) -> rusqlite::Result<usize> {
+    let spent = {
+        // An event is looked for by its id, the first of a receipt before its last.
+        let mut oldest = deletion.prepare_cached(
+            "SELECT key, EXISTS (
+                 SELECT 1 FROM json_each(CASE WHEN json_valid(receipts.events) THEN receipts.events ELSE '[]' END) AS one
+                 CROSS JOIN events ON events.id = json_extract(one.value, '$.id'))
+             FROM receipts WHERE timestamp < ?1 ORDER BY timestamp LIMIT ?2",
+        )?;
+        let mut oldest = oldest.query(params![before_ms, chunk])?;
+        let mut spent: Vec<String> = Vec::new();
+        while let Some(receipt) = oldest.next()? {
+            if receipt.get(1)? {
+                break;
+            }
+            spent.push(receipt.get(0)?);
+        }
+        spent
+    };
+    for key in &spent {
+        deletion.prepare_cached("DELETE FROM receipts WHERE key = ?1")?.execute([key])?;
+    }
+    Ok(spent.len())
 }
 
 /// Whether the file is an empty one; an error if it is of somebody else.

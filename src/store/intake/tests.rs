@@ -261,3 +261,37 @@ fn whoever_asks_a_file_of_which_all_is_deleted_is_told_of_no_loss_later() {
     let page = reader.after(&IntakeFilter::default(), (&newest.epoch, newest.seq), 10).expect("reads");
     assert_eq!((page.lost, page.events.len()), (None, 1));
 }
+
+#[test]
+fn a_key_stays_as_long_as_any_of_its_events() {
+    let folder = tempfile::tempdir().expect("folder");
+    let settings = IntakeSettings { keep_bytes: 4 << 20, ..settings(folder.path()) };
+    let mut file = File::open(&settings).expect("opens");
+    let large = format!(r#"{{"a":"{}"}}"#, "x".repeat(900));
+    // More than one step deletes, of each.
+    let keys: Vec<String> = (0..4).map(|n| format!("k{n}")).collect();
+    let group = |key: &String| submission((0..1500).map(|_| event(None, &large)).collect(), Some((key, "1")));
+    for key in &keys {
+        file.commit(&[group(key)], 1000).expect("commits");
+    }
+    let mut steps = 0;
+    while file.tidy(1000).expect("a step") == Step::More {
+        steps += 1;
+        assert!(steps < 100, "it comes to an end");
+    }
+    let left = rows(&settings.path);
+    assert!((1..4500).contains(&left), "{left} of 6000");
+    let has_key = |file: &File, key: &str| -> bool {
+        let sql = "SELECT EXISTS (SELECT 1 FROM receipts WHERE key = ?1)";
+        file.connection().query_row(sql, [key], |row| row.get(0)).expect("a row")
+    };
+    for (n, key) in keys.iter().enumerate() {
+        let is_there = left > 1500 * (3 - i64::try_from(n).expect("small"));
+        assert_eq!(has_key(&file, key), is_there, "{key}, with {left} events left");
+    }
+    let again = file.commit(&[group(&keys[3])], 2000).expect("commits");
+    assert!(again[0].as_ref().is_ok_and(|receipt| receipt.is_repeat), "its events are there");
+    assert_eq!(rows(&settings.path), left, "once");
+    while file.tidy(1001 + 3_600_000).expect("a step") == Step::More {}
+    assert!((rows(&settings.path), has_key(&file, &keys[3])) == (0, false), "both go with age");
+}
