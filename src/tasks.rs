@@ -12,7 +12,7 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use jiff::{Timestamp, tz::TimeZone};
+use jiff::{Timestamp, civil::DateTime, tz::TimeZone};
 
 mod digest;
 mod expect;
@@ -81,6 +81,9 @@ pub struct Query {
     pub database: Option<PathBuf>,
 }
 
+const STAMP: &str = "%Y%m%dT%H%M%SZ";
+const LOCAL_STAMP: &str = "%Y%m%d-%H%M%S";
+
 /// The time of a run, on the wall.
 #[derive(Clone, Debug)]
 pub struct Now {
@@ -94,9 +97,17 @@ impl Now {
         Now { timestamp: Timestamp::now(), zone: TimeZone::system() }
     }
 
-    /// In the name of a file: by name is then by time.
+    /// In the name of a file, in UTC: an hour that comes twice would give names twice.
     fn stamp(&self) -> String {
-        self.zone.to_datetime(self.timestamp).strftime("%Y%m%d-%H%M%S").to_string()
+        self.timestamp.strftime(STAMP).to_string()
+    }
+
+    /// The time of a stamp; those of earlier versions are in the zone of this machine.
+    fn of_stamp(&self, stamp: &str) -> Option<Timestamp> {
+        let (form, zone) = if stamp.ends_with('Z') { (STAMP, &TimeZone::UTC) } else { (LOCAL_STAMP, &self.zone) };
+        let time = DateTime::strptime(form, stamp).ok()?;
+        // What only looks alike is not ours.
+        (time.strftime(form).to_string() == stamp).then(|| zone.to_ambiguous_timestamp(time).compatible().ok())?
     }
 
     /// Some other time, for people.

@@ -83,7 +83,8 @@ pub fn check(path: &Path) -> Result<(), UpkeepError> {
 }
 
 /// Copies a database as it is at one moment, whoever writes meanwhile, to a file of that
-/// name in `folder`: whole, checked and on the disk, or not at all.
+/// name in `folder`: whole, checked and on the disk, or not at all. A file that has the name
+/// already is left as it is.
 pub fn back_up(path: &Path, folder: &Path, name: &str) -> Result<PathBuf, UpkeepError> {
     let in_folder = |source| UpkeepError::Folder { folder: folder.to_owned(), source };
     make_folder(folder).map_err(in_folder)?;
@@ -93,7 +94,7 @@ pub fn back_up(path: &Path, folder: &Path, name: &str) -> Result<PathBuf, Upkeep
         let place = folder.join(name);
         fs::File::open(&half)
             .and_then(|file| file.sync_all())
-            .and_then(|()| fs::rename(&half, &place))
+            .and_then(|()| rename_to_new(&half, &place))
             .and_then(|()| fs::File::open(folder)?.sync_all())
             .map_err(in_folder)?;
         Ok(place)
@@ -103,6 +104,18 @@ pub fn back_up(path: &Path, folder: &Path, name: &str) -> Result<PathBuf, Upkeep
         let _ = fs::remove_file(&half);
     }
     placed
+}
+
+/// Never over a file that is there.
+fn rename_to_new(from: &Path, to: &Path) -> io::Result<()> {
+    match fs::hard_link(from, to) {
+        Ok(()) => return fs::remove_file(from),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+        // A file system without second names.
+        Err(_) if fs::symlink_metadata(to).is_err() => return fs::rename(from, to),
+        Err(_) => {}
+    }
+    Err(io::Error::new(io::ErrorKind::AlreadyExists, format!("{} is there already", to.display())))
 }
 
 fn copy(path: &Path, to: &Path) -> Result<(), UpkeepError> {
@@ -205,6 +218,20 @@ mod tests {
         let mode = std::os::unix::fs::PermissionsExt::mode(&fs::metadata(&copy).expect("there").permissions());
         assert_eq!(mode & 0o777, 0o600);
         assert!(says_yes(&copy, "SELECT count(*) = 200 FROM t", LOCK_WAIT).expect("reads"));
+    }
+
+    #[test]
+    fn a_copy_never_takes_the_place_of_another() {
+        let folder = tempfile::tempdir().expect("folder");
+        let path = folder.path().join("a.db");
+        drop(filled(&path, 1));
+        let to = folder.path().join("backups");
+        fs::create_dir(&to).expect("made");
+        fs::write(to.join("a-1.db"), "another").expect("written");
+        let error = back_up(&path, &to, "a-1.db").expect_err("there is one").to_string();
+        assert!(error.contains("a-1.db is there already"), "{error}");
+        assert_eq!(fs::read_to_string(to.join("a-1.db")).expect("there"), "another");
+        assert_eq!(fs::read_dir(&to).expect("a folder").count(), 1, "nothing half-written is left");
     }
 
     #[test]

@@ -5,11 +5,16 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use jiff::Timestamp;
+
 use super::{Now, What, digest};
-use crate::say::say;
-use crate::store::{
-    ReadError,
-    upkeep::{self, Kept, UpkeepError},
+use crate::{
+    say::say,
+    store::{
+        ReadError,
+        upkeep::{self, Kept, UpkeepError},
+    },
+    text,
 };
 
 /// Why one of them failed.
@@ -29,7 +34,11 @@ pub enum UpkeepFailed {
 /// done is said on stdout. All databases are gone through, and the first failure is told.
 pub fn perform(what: &What, databases: &[Kept], store: &Path, now: &Now) -> Result<(), UpkeepFailed> {
     // One that no service has made yet is nothing to look after.
-    let there = databases.iter().filter(|kept| kept.path().exists());
+    let there = databases.iter().enumerate().filter(|(n, kept)| {
+        // What two services share is one.
+        kept.path().exists() && !databases[..*n].iter().any(|earlier| earlier.path() == kept.path())
+    });
+    let there = there.map(|(_, kept)| kept);
     match what {
         What::Command(_) => Err(UpkeepFailed::Command),
         What::Retention => each(there, |kept| Ok(kept.retain()?)),
@@ -38,13 +47,16 @@ pub fn perform(what: &What, databases: &[Kept], store: &Path, now: &Now) -> Resu
             told(say!("{} is whole", kept.path().display()));
             Ok(())
         }),
-        What::Backup { to, keep } => each(there, |kept| back_up(kept.path(), to, *keep, now)),
+        What::Backup { to, keep } => {
+            let paths: Vec<&Path> = databases.iter().map(Kept::path).collect();
+            each(there, |kept| back_up(kept.path(), &label(kept.path(), &paths), to, *keep, now))
+        }
         What::Digest { to, keep, since } => {
             let text = digest::write(store, *since, now)?;
             let path = to.join(format!("digest-{}.md", now.stamp()));
             put(&path, &text).map_err(|source| UpkeepFailed::Io { path: path.clone(), source })?;
             told(say!("{}", path.display()));
-            prune(to, "digest", "md", *keep)
+            prune(&path, "digest", *keep, now)
         }
     }
 }
@@ -60,11 +72,34 @@ fn each<'k>(
     outcomes.into_iter().collect()
 }
 
-fn back_up(path: &Path, to: &Path, keep: u32, now: &Now) -> Result<(), UpkeepFailed> {
-    let stem = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-    let copy = upkeep::back_up(path, to, &format!("{stem}-{}.db", now.stamp()))?;
+fn back_up(path: &Path, label: &str, to: &Path, keep: u32, now: &Now) -> Result<(), UpkeepFailed> {
+    let copy = upkeep::back_up(path, to, &format!("{label}-{}.db", now.stamp()))?;
     told(say!("{}", copy.display()));
-    prune(to, &stem, "db", keep)
+    prune(&copy, label, keep, now)
+}
+
+/// What the copies of a database are called: as its file; where another of `all` is called
+/// so, with its folder; where that is not enough, with a digest of its path. It is the same
+/// in every run, in whatever order they are.
+fn label(path: &Path, all: &[&Path]) -> String {
+    // Of three lengths. Not every disk tells large letters from small ones.
+    let is_anothers = |length: usize, label: &str| {
+        let others = all.iter().filter(|other| **other != path);
+        others
+            .flat_map(|other| (0..=length).map(|length| label_of(other, length)))
+            .any(|other| other.to_lowercase() == label.to_lowercase())
+    };
+    (0..2)
+        .map(|length| (length, label_of(path, length)))
+        .find(|(length, label)| !is_anothers(*length, label))
+        .map_or_else(|| label_of(path, 2), |(_, label)| label)
+}
+
+fn label_of(path: &Path, length: usize) -> String {
+    let folder = path.parent().and_then(Path::file_name).unwrap_or_default().to_string_lossy();
+    let digest = text::digest(&path.to_string_lossy());
+    let parts = [path.file_stem().unwrap_or_default().to_string_lossy(), folder, digest.into()];
+    parts[..=length].join("-")
 }
 
 fn put(path: &Path, text: &str) -> io::Result<()> {
@@ -82,50 +117,111 @@ fn put(path: &Path, text: &str) -> io::Result<()> {
     fs::rename(half, path)
 }
 
-/// Removes the oldest of `STEM-YYYYMMDD-HHMMSS.EXTENSION`, so that `keep` are left; no
-/// other file is touched.
-fn prune(folder: &Path, stem: &str, extension: &str, keep: u32) -> Result<(), UpkeepFailed> {
+/// Removes the oldest of `LABEL-TIME.EXTENSION` beside the `newest`, which is one of them and
+/// stays, so that `keep` are left; no other file is touched.
+fn prune(newest: &Path, label: &str, keep: u32, now: &Now) -> Result<(), UpkeepFailed> {
     let io = |path: &Path| {
         let path = path.to_owned();
         move |source| UpkeepFailed::Io { path, source }
     };
-    let mut ours: Vec<PathBuf> = fs::read_dir(folder)
+    let folder = newest.parent().unwrap_or(Path::new("."));
+    let extension = newest.extension().unwrap_or_default().to_string_lossy();
+    let mut others: Vec<(bool, Timestamp, PathBuf)> = fs::read_dir(folder)
         .map_err(io(folder))?
         .flatten()
         .map(|entry| entry.path())
-        .filter(|path| is_ours(path, stem, extension))
+        .filter(|path| path.file_name() != newest.file_name())
+        .filter_map(|path| {
+            let made = made(&path, label, &extension, now)?;
+            // Of a day when the clock was wrong: older than whatever a right clock tells.
+            Some((made <= now.timestamp, made, path))
+        })
         .collect();
-    // By name is by time.
-    ours.sort();
-    let surplus = ours.len().saturating_sub(usize::try_from(keep).unwrap_or(usize::MAX));
-    ours.iter().take(surplus).try_for_each(|path| fs::remove_file(path).map_err(io(path)))
+    others.sort();
+    let keep_others = usize::try_from(keep).unwrap_or(usize::MAX).saturating_sub(1);
+    let surplus = others.len().saturating_sub(keep_others);
+    others.iter().take(surplus).try_for_each(|(_, _, path)| fs::remove_file(path).map_err(io(path)))
 }
 
-fn is_ours(path: &Path, stem: &str, extension: &str) -> bool {
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let stamp = name.strip_prefix(stem).and_then(|rest| rest.strip_prefix('-'));
-    let stamp = stamp.and_then(|rest| rest.strip_suffix(extension)).and_then(|rest| rest.strip_suffix('.'));
-    stamp.is_some_and(|stamp| {
-        stamp.len() == 15 && stamp.bytes().enumerate().all(|(i, b)| if i == 8 { b == b'-' } else { b.is_ascii_digit() })
-    })
+/// When one of that name was made, by its name.
+fn made(path: &Path, label: &str, extension: &str, now: &Now) -> Option<Timestamp> {
+    let name = path.file_name()?.to_str()?;
+    let stamp = name.strip_prefix(label)?.strip_prefix('-')?.strip_suffix(extension)?.strip_suffix('.')?;
+    now.of_stamp(stamp)
 }
 
 #[cfg(test)]
 mod tests {
+    use jiff::tz::TimeZone;
+
     use super::*;
+
+    fn at(time: &str) -> Now {
+        Now { timestamp: time.parse().expect("a time"), zone: TimeZone::get("Europe/Berlin").unwrap_or(TimeZone::UTC) }
+    }
+
+    /// Which of `names` are left after the first was made and pruned for.
+    fn left(names: &[&str], keep: u32, time: &str) -> Vec<String> {
+        let folder = tempfile::tempdir().expect("folder");
+        for name in names {
+            fs::write(folder.path().join(name), "x").expect("written");
+        }
+        prune(&folder.path().join(names[0]), "seawall", keep, &at(time)).expect("pruned");
+        let is_left = |name: &&&str| folder.path().join(name).exists();
+        names.iter().filter(is_left).map(|name| (*name).to_owned()).collect()
+    }
 
     #[test]
     fn only_the_oldest_of_the_same_name_go() {
-        let folder = tempfile::tempdir().expect("folder");
-        let keep =
-            ["seawall-2026.db", "emit-20200101-000000.db", "seawall-20200101-000000.db.gz", "seawall-x.db", "notes"];
-        let ours = ["seawall-20200101-000000.db", "seawall-20260101-000000.db", "seawall-20251231-235959.db"];
-        for name in keep.iter().chain(&ours) {
-            fs::write(folder.path().join(name), "x").expect("written");
-        }
-        prune(folder.path(), "seawall", "db", 1).expect("pruned");
-        let left = |name: &&str| folder.path().join(name).exists();
-        assert!(keep.iter().all(left));
-        assert_eq!(ours.iter().filter(|name| left(name)).collect::<Vec<_>>(), [&"seawall-20260101-000000.db"]);
+        let newest = "seawall-20260102T000000Z.db";
+        let others = [
+            "seawall-2026.db",
+            "emit-20200101-000000.db",
+            "seawall-x-20200101T000000Z.db",
+            "seawall-20200101-000000.db.gz",
+            "seawall-20209901-000000.db",
+            "seawall-2020101-000000.db",
+            "notes",
+        ];
+        // The one in the middle is of an earlier version, which wrote the time of the machine.
+        let ours = ["seawall-20260101T000000Z.db", "seawall-20251231-235959.db", "seawall-20200101T000000Z.db"];
+        let names: Vec<&str> = [newest].into_iter().chain(others).chain(ours).collect();
+        assert_eq!(left(&names, 3, "2026-01-02T00:00:00Z"), names[..names.len() - 1]);
+        assert_eq!(left(&names, 1, "2026-01-02T00:00:00Z"), names[..names.len() - 3]);
+    }
+
+    #[test]
+    fn what_was_just_made_stays_and_a_clock_that_was_wrong_pushes_nothing_out() {
+        let now = "2026-01-02T00:00:00Z";
+        let (newest, yesterday) = ("seawall-20260102T000000Z.db", "seawall-20260101T000000Z.db");
+        let of_the_future = ["seawall-20400101T000000Z.db", "seawall-20400102T000000Z.db"];
+        let names = [newest, yesterday, of_the_future[0], of_the_future[1]];
+        assert_eq!(left(&names, 3, now), [newest, yesterday, of_the_future[1]]);
+        assert_eq!(left(&names, 2, now), [newest, yesterday]);
+        assert_eq!(left(&names, 1, now), [newest]);
+        // And one that is slow now.
+        let slow = ["seawall-19700101T000100Z.db", newest, yesterday];
+        assert_eq!(left(&slow, 2, "1970-01-01T00:01:00Z"), [slow[0], newest]);
+    }
+
+    #[test]
+    fn an_hour_that_comes_twice_has_names_once() {
+        let (first, second) = (at("2026-10-25T00:30:00Z"), at("2026-10-25T01:30:00Z"));
+        assert_ne!(first.stamp(), second.stamp());
+        assert_eq!(second.of_stamp(&second.stamp()), Some(second.timestamp));
+    }
+
+    #[test]
+    fn copies_of_databases_of_one_name_have_names_of_their_own() {
+        let paths = ["/s/seawall.db", "/s/emit.db", "/a/emit.db", "/b/a/Emit.db", "/s/emit-s.db"].map(Path::new);
+        let labels = |paths: &[&Path]| paths.iter().map(|path| label(path, paths)).collect::<Vec<_>>();
+        let all = labels(&paths);
+        assert_eq!((all[0].as_str(), all[4].as_str()), ("seawall", "emit-s"));
+        let different: std::collections::BTreeSet<String> = all.iter().map(|label| label.to_lowercase()).collect();
+        assert_eq!(different.len(), paths.len(), "{all:?}");
+        assert_eq!(label(paths[2], &[paths[4], paths[2], paths[3], paths[1], paths[0]]), all[2], "in any order");
+        assert_eq!(labels(&paths[..2]), ["seawall", "emit"]);
+        assert_eq!(labels(&[paths[1], Path::new("/c/emit.db")]), ["emit-s", "emit-c"]);
+        assert_eq!(labels(&[paths[1], paths[1]]), ["emit", "emit"], "it is one");
     }
 }
