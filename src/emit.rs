@@ -35,6 +35,8 @@ pub const PORT: u16 = 8421;
 const CONNECTIONS_MAX: usize = 1024;
 /// All large bodies together, while they are read and until they are answered.
 const BODY_ROOM_KIB: usize = 64 * 1024;
+/// All answers together, from before they are written until they are sent.
+const REPLY_ROOM_KIB: usize = 64 * 1024;
 const TAILS_MAX: usize = 64;
 const READS_MAX: usize = 4;
 /// What was accepted has so long to be answered when the server stops.
@@ -79,6 +81,7 @@ struct Server {
     guard: Arc<Guard>,
     max_body_bytes: usize,
     body_room: Arc<Semaphore>,
+    reply_room: Arc<Semaphore>,
     intake: Intake,
     reader: IntakeReader,
     reads: Arc<Semaphore>,
@@ -111,6 +114,7 @@ pub async fn serve(settings: Settings, listener: TcpListener, shutdown: Cancella
         }),
         max_body_bytes: settings.max_body_bytes,
         body_room: Arc::new(Semaphore::new(BODY_ROOM_KIB.max(settings.max_body_bytes / 1024 + 1))),
+        reply_room: Arc::new(Semaphore::new(REPLY_ROOM_KIB)),
         intake,
         reader: IntakeReader::new(settings.database),
         reads: Arc::new(Semaphore::new(READS_MAX)),

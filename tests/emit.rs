@@ -241,6 +241,40 @@ async fn pages_lead_from_the_beginning_to_the_end_and_filters_hold() {
     assert!(wrong.text().contains("tipe: no such parameter"), "{}", wrong.text());
 }
 
+#[tokio::test]
+async fn a_page_of_large_events_is_bounded_and_the_next_goes_on() {
+    let place = Place::new(", max_body = \"8MiB\"");
+    let emit = place.start();
+    let large = "y".repeat(60_000);
+    let line =
+        |n: usize| format!("{{\"event_type\":\"x\",\"service_name\":\"s{n}\",\"metadata\":{{\"y\":\"{large}\"}}}}\n");
+    let lines: String = (0..50).map(line).collect();
+    assert_eq!(emit.post_lines(&[], &lines).await.status(), 200);
+    let page_max = 1024 * 1024 + 1000;
+    let newest = emit.get("/events?limit=1000").await;
+    assert!(newest.body.len() < page_max, "{}", newest.body.len());
+    let newest = json(&newest)["events"].as_array().map(|events| (events.len(), events[events.len() - 1].clone()));
+    assert!(newest.is_some_and(|(count, last)| (10..20).contains(&count) && last["service_name"] == "s49"));
+    let (mut cursor, mut seen, mut pages) = ("0".to_owned(), 0, 0);
+    loop {
+        let answer = emit.get(&format!("/events?cursor={cursor}&limit=1000")).await;
+        assert!(answer.body.len() < page_max, "{}", answer.body.len());
+        let answer = json(&answer);
+        for event in answer["events"].as_array().expect("a list") {
+            assert_eq!(event["service_name"], format!("s{seen}"));
+            seen += 1;
+        }
+        pages += 1;
+        cursor = answer["next"].as_str().expect("a place").to_owned();
+        if answer["more"] == false {
+            break;
+        }
+    }
+    assert_eq!((seen, pages), (50, 3));
+    let mut follower = Follower::open(&emit, "/events?cursor=0", None).await;
+    assert_eq!(follower.types(50).await.len(), 50);
+}
+
 /// A stream of events that is open.
 struct Follower {
     connection: Connection,

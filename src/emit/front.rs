@@ -15,7 +15,10 @@ use hyper::{
 use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::json;
-use tokio::{sync::oneshot, time::timeout};
+use tokio::{
+    sync::{OwnedSemaphorePermit, oneshot},
+    time::timeout,
+};
 
 use super::{
     Server,
@@ -26,7 +29,7 @@ use super::{
 use crate::{
     listener::{
         body, guard,
-        reply::{Reply, events, json, text as plain_text},
+        reply::{Reply, events, json, json_text, text as plain_text},
     },
     store::{
         EventRecord, ReadError,
@@ -45,6 +48,9 @@ const KEY_MAX_CHARS: usize = 255;
 const ACKNOWLEDGE_WITHIN: Duration = Duration::from_secs(10);
 /// One commit that was under way by then may take so much longer.
 const COMMIT_MARGIN: Duration = Duration::from_secs(10);
+/// An acknowledgement of one event, as JSON, at most.
+const ACKNOWLEDGEMENT_MAX_BYTES: usize = 192;
+const NO_ROOM: &str = "too many answers wait to be read";
 const RETRY_AFTER_S: u32 = 1;
 const RETRY_AFTER_TROUBLE_S: u32 = 5;
 
@@ -101,9 +107,13 @@ async fn post(server: &Server, request: Request<Incoming>) -> Reply {
         Ok(batch) => batch,
         Err(fault) => return reply::fault(StatusCode::BAD_REQUEST, &fault),
     };
+    // Before it is taken: what is on the disk must be acknowledged.
+    let Some(room) = reply::room(&server.reply_room, events.len() * ACKNOWLEDGEMENT_MAX_BYTES) else {
+        return reply::unavailable(NO_ROOM, RETRY_AFTER_TROUBLE_S);
+    };
     let key = key.map(|text| Key { text, digest: digest(kind, &body) });
     match submit(server, events, key).await {
-        Ok(receipt) => acknowledged(&receipt),
+        Ok(receipt) => acknowledged(&receipt, room),
         Err(refused) => refused_reply(&refused, &lines),
     }
 }
@@ -144,8 +154,9 @@ async fn submit(server: &Server, events: Vec<NewEvent>, key: Option<Key>) -> Res
 }
 
 /// The same words for a repeat; a header says that it is one.
-fn acknowledged(receipt: &Receipt) -> Reply {
-    let mut reply = json(StatusCode::OK, &json!({ "accepted": receipt.events.len(), "events": receipt.events }));
+fn acknowledged(receipt: &Receipt, room: OwnedSemaphorePermit) -> Reply {
+    let text = json!({ "accepted": receipt.events.len(), "events": receipt.events }).to_string();
+    let mut reply = json_text(StatusCode::OK, reply::held(text.into(), room));
     if receipt.is_repeat {
         reply.headers_mut().insert(IDEMPOTENCY_REPLAYED, HeaderValue::from_static("true"));
     }
@@ -176,15 +187,19 @@ async fn get(server: &Arc<Server>, request: &Request<Incoming>) -> Reply {
         return follow(server, question, request.headers()).await;
     }
     let Question { filter, limit, cursor } = question;
-    let page = reading(server, move |reader| match cursor {
-        Some(Cursor { epoch, seq }) => reader.after(&filter, (&epoch, seq), limit),
-        None => reader.newest(&filter, limit),
+    let reply_room = server.reply_room.clone();
+    // Written down while it has its turn: no more pages than that are without room.
+    let listing = reading(server, move |reader| {
+        let page = match cursor {
+            Some(Cursor { epoch, seq }) => reader.after(&filter, (&epoch, seq), limit),
+            None => reader.newest(&filter, limit),
+        };
+        let text = serde_json::to_vec(&Listing::of(page?)).unwrap_or_default();
+        Ok(reply::room(&reply_room, text.len()).map(|room| reply::held(text, room)))
     });
-    match page.await {
-        Ok(Page { epoch, events, seq, has_more, lost }) => {
-            let next = Cursor { epoch, seq }.to_string();
-            json(StatusCode::OK, &Listing { events, next, more: has_more, lost })
-        }
+    match listing.await {
+        Ok(Some(text)) => json_text(StatusCode::OK, text),
+        Ok(None) => reply::unavailable(NO_ROOM, RETRY_AFTER_TROUBLE_S),
         Err(why) => reply::unavailable(&why, RETRY_AFTER_S),
     }
 }
@@ -198,6 +213,12 @@ struct Listing {
     /// There were others after the cursor.
     #[serde(skip_serializing_if = "Option::is_none")]
     lost: Option<Lost>,
+}
+
+impl Listing {
+    fn of(Page { epoch, events, seq, has_more, lost }: Page) -> Self {
+        Listing { events, next: Cursor { epoch, seq }.to_string(), more: has_more, lost }
+    }
 }
 
 /// From where the client left off, or from now.

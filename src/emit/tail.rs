@@ -22,6 +22,8 @@ use crate::store::{
 /// A comment so often keeps idle streams from being cut by what lies between.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 const PAGE_MAX_EVENTS: u32 = 500;
+/// What one who does not read may hold; others have as much.
+const PAGE_MAX_BYTES: usize = 256 * 1024;
 /// While the file cannot be read, it is tried again so often.
 const RETRY: Duration = Duration::from_secs(1);
 
@@ -83,8 +85,9 @@ impl Tail {
 
     async fn read(&self) -> Option<Page> {
         let (filter, at) = (self.filter.clone(), self.at.clone());
-        let read =
-            front::reading(&self.server, move |reader| reader.after(&filter, (&at.epoch, at.seq), PAGE_MAX_EVENTS));
+        let read = front::reading(&self.server, move |reader| {
+            reader.with_pages_of(PAGE_MAX_BYTES).after(&filter, (&at.epoch, at.seq), PAGE_MAX_EVENTS)
+        });
         read.await.ok()
     }
 

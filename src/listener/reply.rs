@@ -59,8 +59,11 @@ pub fn text(text: &'static str) -> Reply {
 }
 
 pub fn json(status: StatusCode, value: &impl serde::Serialize) -> Reply {
-    let text = serde_json::to_vec(value).unwrap_or_default();
-    typed(status, "application/json", ReplyBody::Whole(Some(text.into())))
+    json_text(status, serde_json::to_vec(value).unwrap_or_default().into())
+}
+
+pub fn json_text(status: StatusCode, text: Bytes) -> Reply {
+    typed(status, "application/json", ReplyBody::Whole(Some(text)))
 }
 
 pub fn events(events: impl Stream<Item = Bytes> + Send + 'static) -> Reply {

@@ -12,11 +12,16 @@ use crate::store::{
 };
 
 const LOCK_WAIT: Duration = Duration::from_secs(2);
+/// A page of large events ends before it has as many as were asked for.
+const PAGE_MAX_BYTES: usize = 1024 * 1024;
+/// What an event takes beside its own text, written down as JSON.
+const EVENT_BYTES: usize = 256;
 
 /// Opens the file anew for each question, so that it notices when the file was replaced.
 #[derive(Clone, Debug)]
 pub struct IntakeReader {
     path: PathBuf,
+    page_max_bytes: usize,
 }
 
 /// Which events. Times are Unix milliseconds, `since` inclusive, `until` exclusive.
@@ -56,16 +61,21 @@ pub struct Page {
 
 impl IntakeReader {
     pub fn new(path: impl Into<PathBuf>) -> Self {
-        IntakeReader { path: path.into() }
+        IntakeReader { path: path.into(), page_max_bytes: PAGE_MAX_BYTES }
     }
 
-    /// The newest events.
+    /// The same file, in pages of this size; an event that is larger is one of its own.
+    pub fn with_pages_of(&self, max_bytes: usize) -> Self {
+        IntakeReader { page_max_bytes: max_bytes, ..self.clone() }
+    }
+
+    /// The newest events, as many as a page holds.
     pub fn newest(&self, filter: &IntakeFilter, limit: u32) -> Result<Page, ReadError> {
         self.ask(|connection| {
             let (epoch, seq) = place(connection)?;
             let query = select(filter);
             let query = query.that("seq <=", Some(&seq)).ending(&format!("ORDER BY seq DESC LIMIT {limit}"));
-            let mut events = rows(connection, &query)?;
+            let (mut events, _) = rows(connection, &query, self.page_max_bytes)?;
             events.reverse();
             Ok(Page { epoch, events, seq, has_more: false, lost: None })
         })
@@ -89,8 +99,8 @@ impl IntakeReader {
             let query = select(filter);
             let query = query.that("seq >", Some(&from)).that("seq <=", Some(&last));
             let query = query.ending(&format!("ORDER BY seq LIMIT {limit}"));
-            let events = rows(connection, &query)?;
-            let is_full = u32::try_from(events.len()).is_ok_and(|found| found >= limit);
+            let (events, is_cut) = rows(connection, &query, self.page_max_bytes)?;
+            let is_full = is_cut || u32::try_from(events.len()).is_ok_and(|found| found >= limit);
             // What the filter leaves out need not be looked at again.
             let seq = match events.last() {
                 Some(event) if is_full => event.seq,
@@ -143,8 +153,23 @@ fn select(filter: &IntakeFilter) -> Query<'_> {
         .that("timestamp <", filter.until_ms.as_ref())
 }
 
-fn rows(connection: &Connection, query: &Query<'_>) -> rusqlite::Result<Vec<EventRecord>> {
+/// As many as there is room for, one at least, and whether there were more.
+fn rows(connection: &Connection, query: &Query<'_>, max_bytes: usize) -> rusqlite::Result<(Vec<EventRecord>, bool)> {
     let mut statement = connection.prepare(&query.sql)?;
-    let rows = statement.query_map(query.values.as_slice(), read_event)?;
-    rows.collect()
+    let (mut events, mut bytes) = (Vec::new(), 0);
+    for event in statement.query_map(query.values.as_slice(), read_event)? {
+        let event = event?;
+        bytes += size(&event);
+        if bytes > max_bytes && !events.is_empty() {
+            return Ok((events, true));
+        }
+        events.push(event);
+    }
+    Ok((events, false))
+}
+
+/// What it comes to as JSON, at most: signs of a name may need another before them.
+fn size(event: &EventRecord) -> usize {
+    let names = [&event.id, &event.category, &event.event_type, &event.service_name];
+    EVENT_BYTES + event.metadata.len() + names.map(|name| 2 * name.len()).iter().sum::<usize>()
 }
