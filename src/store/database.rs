@@ -107,18 +107,8 @@ impl Database {
         Ok(inserted)
     }
 
-    /// The journal has what is not in the file yet. Where somebody has deleted it, this
-    /// connection is the only one that can still read it: it is brought into the file.
     pub(super) fn keep_journal(&mut self) -> Result<(), Trouble> {
-        if self.journal == FileId::of(&beside(&self.path, "-wal")) {
-            return Ok(());
-        }
-        let counts =
-            |row: &rusqlite::Row<'_>| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?, row.get::<_, i64>(2)?));
-        match self.connection.query_row("PRAGMA wal_checkpoint(FULL)", [], counts) {
-            Ok((0, in_it, brought_over)) if in_it == brought_over => Err(Trouble::JournalGone),
-            _ => Err(Trouble::Gone),
-        }
+        keep_journal(&self.connection, &self.path, self.journal)
     }
 
     /// Whether others still find a database here. This connection may not notice for days
@@ -134,6 +124,19 @@ impl Database {
 
     pub(super) fn connection(&mut self) -> &mut Connection {
         &mut self.connection
+    }
+}
+
+/// The journal has what is not in the file yet. Where somebody has deleted it, the
+/// connection is the only one that can still read it: it is brought into the file.
+pub(super) fn keep_journal(connection: &Connection, path: &Path, journal: Option<FileId>) -> Result<(), Trouble> {
+    if journal == FileId::of(&beside(path, "-wal")) {
+        return Ok(());
+    }
+    let counts = |row: &rusqlite::Row<'_>| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?, row.get::<_, i64>(2)?));
+    match connection.query_row("PRAGMA wal_checkpoint(FULL)", [], counts) {
+        Ok((0, in_it, brought_over)) if in_it == brought_over => Err(Trouble::JournalGone),
+        _ => Err(Trouble::Gone),
     }
 }
 

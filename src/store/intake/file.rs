@@ -50,6 +50,10 @@ pub(super) struct File {
     connection: Connection,
     settings: IntakeSettings,
     id: FileId,
+    /// `None` where the file system cannot do WAL.
+    journal: Option<FileId>,
+    /// All is in the file, and nothing more may come over this connection.
+    is_spent: bool,
 }
 
 impl File {
@@ -62,7 +66,8 @@ impl File {
         }
         database::cap(&connection, settings.keep_bytes.saturating_mul(MAX_TIMES_KEPT))?;
         let id = FileId::of(&settings.path).ok_or(Trouble::Gone)?;
-        Ok(File { connection, settings: settings.clone(), id })
+        let journal = FileId::of(&database::beside(&settings.path, "-wal"));
+        Ok(File { connection, settings: settings.clone(), id, journal, is_spent: false })
     }
 
     /// Writes what can be taken of a group, all with one flush. An error is of all of
@@ -75,7 +80,26 @@ impl File {
         let outcomes = self.take_all(group, now_ms).map_err(database::or_damaged)?;
         // Asked after the fact: what went into a file that nobody can find any more is lost.
         self.id.is_still_at(&self.settings.path)?;
+        self.keep_journal()?;
         Ok(outcomes)
+    }
+
+    /// What went into a journal that somebody has deleted is brought into the file. What is
+    /// acknowledged is in either, and can be found.
+    fn keep_journal(&mut self) -> Result<(), Trouble> {
+        match database::keep_journal(&self.connection, &self.settings.path, self.journal) {
+            Err(trouble @ Trouble::JournalGone) => {
+                tracing::warn!(path = %self.settings.path.display(), "{trouble}; nothing was lost");
+                self.is_spent = true;
+                Ok(())
+            }
+            other => other,
+        }
+    }
+
+    /// Whether the next to write must open it anew.
+    pub(super) fn is_spent(&self) -> bool {
+        self.is_spent
     }
 
     fn take_all<'a>(
@@ -99,6 +123,11 @@ impl File {
 
     /// One short step of what age and size ask for.
     pub(super) fn tidy(&mut self, now_ms: i64) -> Result<Step, Trouble> {
+        // Of a server to whom nobody hands anything for hours, too.
+        self.keep_journal()?;
+        if self.is_spent {
+            return Ok(Step::Done);
+        }
         let keep_ms = i64::try_from(self.settings.keep_for.as_millis()).unwrap_or(i64::MAX);
         let before_ms = now_ms.saturating_sub(keep_ms);
         let chunk = retention::CHUNK_ROWS;

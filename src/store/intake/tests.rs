@@ -295,3 +295,39 @@ fn a_key_stays_as_long_as_any_of_its_events() {
     while file.tidy(1001 + 3_600_000).expect("a step") == Step::More {}
     assert!((rows(&settings.path), has_key(&file, &keys[3])) == (0, false), "both go with age");
 }
+
+#[test]
+fn what_is_acknowledged_after_the_journal_was_deleted_is_in_the_file() {
+    let folder = tempfile::tempdir().expect("folder");
+    let path = folder.path().join("emit.db");
+    let intake = Intake::open(settings(folder.path()), || {}).expect("a thread");
+    let taken = || submit(&intake, submission(vec![event(None, "{}")], None)).recv().expect("answered");
+    taken().expect("it is well");
+    for round in 0..2 {
+        std::fs::remove_file(crate::store::database::beside(&path, "-wal")).expect("a journal");
+        taken().expect("all of it can be found");
+        assert_eq!(rows(&path), 2 + 2 * round);
+        // As after a kill: nothing but the file, and what lies beside it.
+        let copy = folder.path().join(format!("copy-{round}.db"));
+        std::fs::copy(&path, &copy).expect("copied");
+        // It is there again where the deleted one was noticed before anything came.
+        let beside = |path| crate::store::database::beside(path, "-wal");
+        let _ = std::fs::copy(beside(&path), beside(&copy));
+        assert_eq!(rows(&copy), 2 + 2 * round);
+        taken().expect("into a new journal");
+        assert_eq!(rows(&path), 3 + 2 * round);
+    }
+}
+
+#[test]
+fn a_journal_that_is_deleted_while_nothing_comes_is_noticed_when_it_tidies_up() {
+    let folder = tempfile::tempdir().expect("folder");
+    let settings = settings(folder.path());
+    let mut file = File::open(&settings).expect("opens");
+    file.commit(&[submission(vec![event(None, "{}")], None)], 1000).expect("commits");
+    assert_eq!((file.tidy(1000).expect("a step"), file.is_spent()), (Step::Done, false));
+    std::fs::remove_file(crate::store::database::beside(&settings.path, "-wal")).expect("a journal");
+    assert_eq!((file.tidy(1000).expect("a step"), file.is_spent()), (Step::Done, true));
+    drop(file);
+    assert_eq!(rows(&settings.path), 1);
+}

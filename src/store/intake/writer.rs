@@ -112,7 +112,12 @@ impl Writer {
         if let Err(trouble) = &outcome {
             self.recover(trouble);
         }
+        self.let_go_if_spent();
         outcome
+    }
+
+    fn let_go_if_spent(&mut self) {
+        self.file.take_if(|file| file.is_spent());
     }
 
     fn reach(&mut self) -> Result<&mut File, Trouble> {
@@ -162,6 +167,7 @@ impl Writer {
                 TIDY_EVERY
             }
         };
+        self.let_go_if_spent();
         // A file that is gone is not made anew by reading: the next writer does that.
         if fs::metadata(&self.settings.path).is_err() {
             self.file = None;
