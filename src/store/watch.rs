@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, OptionalExtension as _, params};
 
-use super::database::{FileId, Trouble, set_aside};
+use super::database::{FileId, Trouble, beside, keep_journal, set_aside};
 use crate::id::unix_ms;
 
 mod queue;
@@ -76,6 +76,8 @@ type Result<T> = std::result::Result<T, WatchDbError>;
 pub struct WatchDb {
     connection: Connection,
     path: PathBuf,
+    file: FileId,
+    journal: Option<FileId>,
     files: u64,
 }
 
@@ -101,7 +103,9 @@ impl WatchDb {
     fn with(connection: Connection, path: &Path) -> Result<Self> {
         let files = connection.query_row("SELECT count(*) FROM files", [], |row| row.get(0));
         let files: i64 = files.map_err(|error| at(path, error.into()))?;
-        Ok(WatchDb { connection, path: path.to_owned(), files: files.unsigned_abs() })
+        let file = FileId::of(path).ok_or_else(|| at(path, Trouble::Gone))?;
+        let journal = FileId::of(&beside(path, "-wal"));
+        Ok(WatchDb { connection, path: path.to_owned(), file, journal, files: files.unsigned_abs() })
     }
 
     /// Of how many files something is known.
@@ -163,7 +167,12 @@ impl WatchDb {
     }
 
     fn ask<T>(&mut self, work: impl FnOnce(&mut Connection) -> rusqlite::Result<T>) -> Result<T> {
-        work(&mut self.connection).map_err(|error| at(&self.path, error.into()))
+        let done = work(&mut self.connection).map_err(|error| at(&self.path, error.into()))?;
+        // Asked after the fact: what went into a file that nobody finds any more is not known
+        // to the next life. A watcher that is told so ends, and the next one begins anew.
+        let is_there = self.file.is_still_at(&self.path);
+        let is_kept = is_there.and_then(|()| keep_journal(&self.connection, &self.path, self.journal));
+        is_kept.map(|()| done).map_err(|trouble| at(&self.path, trouble))
     }
 }
 

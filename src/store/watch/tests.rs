@@ -157,3 +157,35 @@ fn what_is_gone_makes_room_for_what_is_there() {
     db.retain(Duration::from_secs(3600), u64::MAX, 1).expect("retains");
     assert_eq!((db.files(), counts(&folder).0), (1, 1));
 }
+
+#[test]
+fn one_that_is_deleted_or_replaced_under_the_watcher_is_noticed() {
+    let folder = tempfile::tempdir().expect("folder");
+    let path = folder.path().join("watch.db");
+    let status = serde_json::json!({});
+    for replaces in [false, true] {
+        let mut db = open(&folder);
+        db.beat(&status).expect("it is well");
+        std::fs::remove_file(&path).expect("there");
+        if replaces {
+            std::fs::write(&path, "another").expect("written");
+        }
+        let error = db.beat(&status).expect_err("nobody finds it");
+        assert!(error.to_string().contains("deleted or replaced") && !error.is_passing(), "{error}");
+        drop(db);
+        for suffix in ["", "-wal", "-shm"] {
+            let _ = std::fs::remove_file(beside(&path, suffix));
+        }
+    }
+}
+
+#[test]
+fn a_journal_that_is_deleted_is_brought_into_the_file_and_the_watcher_is_told() {
+    let folder = tempfile::tempdir().expect("folder");
+    let mut db = open(&folder);
+    std::fs::remove_file(beside(&folder.path().join("watch.db"), "-wal")).expect("there");
+    let error = db.record(&[seen("/a/x", STAMP)]).expect_err("it must be opened anew");
+    assert!(error.to_string().contains("journal") && !error.is_passing(), "{error}");
+    drop(db);
+    assert_eq!((open(&folder).files(), rows(&folder).len()), (1, 1), "nothing is lost");
+}
