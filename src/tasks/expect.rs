@@ -11,11 +11,28 @@ use std::{
 use super::{Expect, Fresh};
 use crate::{store::upkeep, text};
 
-/// `began` is when the attempt did; an error is a sentence.
+/// Clocks of other machines, whose disks these are, may be ahead by so much.
+const AHEAD_MAX: Duration = Duration::from_secs(60);
+
+/// What was so when an attempt began.
+pub(super) struct Began {
+    at: SystemTime,
+    /// When the expected file was changed last.
+    changed: Option<SystemTime>,
+}
+
+impl Began {
+    pub(super) fn now(expect: &Expect) -> Self {
+        let known = expect.file.as_ref().and_then(|file| fs::metadata(&file.path).ok());
+        Began { at: SystemTime::now(), changed: known.and_then(|known| known.modified().ok()) }
+    }
+}
+
+/// An error is a sentence.
 pub(super) fn judge(
     expect: &Expect,
     status: ExitStatus,
-    began: SystemTime,
+    began: &Began,
     database: &Path,
     within: Duration,
 ) -> Result<(), String> {
@@ -39,16 +56,27 @@ pub(super) fn judge(
     Ok(())
 }
 
-fn is_fresh(file: &Fresh, began: SystemTime) -> Result<(), String> {
+fn is_fresh(file: &Fresh, began: &Began) -> Result<(), String> {
     let path = file.path.display();
     let known = fs::metadata(&file.path).map_err(|error| format!("{path} is expected: {error}"))?;
-    if known.is_file() && known.len() == 0 {
+    if !known.is_file() {
+        return Err(format!("{path} is no file"));
+    }
+    if known.len() == 0 {
         return Err(format!("{path} is empty"));
     }
     let changed = known.modified().map_err(|error| format!("{path}: {error}"))?;
+    // It would be fresh until that time has come.
+    let ahead = changed.duration_since(SystemTime::now()).unwrap_or_default();
+    if ahead > AHEAD_MAX {
+        return Err(format!("{path} is dated {} in the future", text::duration(ahead)));
+    }
     match file.within {
+        None if changed > began.at && began.changed == Some(changed) => {
+            Err(format!("{path} was not written by this run"))
+        }
         // File systems keep time in coarser grains than clocks.
-        None if changed + Duration::from_secs(1) < began => Err(format!("{path} was not written by this run")),
+        None if changed + Duration::from_secs(1) < began.at => Err(format!("{path} was not written by this run")),
         Some(within) => match changed.elapsed() {
             Ok(age) if age > within => {
                 Err(format!("{path} is {} old, more than {}", text::duration(age), text::duration(within)))
@@ -66,7 +94,7 @@ mod tests {
 
     fn judged(expect: &Expect, code: i32) -> Result<(), String> {
         let none = Path::new("/none.db");
-        judge(expect, ExitStatus::from_raw(code << 8), SystemTime::now(), none, Duration::from_secs(10))
+        judge(expect, ExitStatus::from_raw(code << 8), &Began::now(expect), none, Duration::from_secs(10))
     }
 
     #[test]
@@ -102,9 +130,34 @@ mod tests {
     }
 
     #[test]
+    fn a_file_of_the_future_is_not_fresh_and_a_folder_is_no_file() {
+        let folder = tempfile::tempdir().expect("folder");
+        let path = folder.path().join("out");
+        let file = |within| Expect { file: Some(Fresh { path: path.clone(), within }), ..Expect::default() };
+        let hour = Some(Duration::from_secs(3600));
+        fs::write(&path, "x").expect("written");
+        let date = |time| {
+            fs::File::options().write(true).open(&path).and_then(|file| file.set_modified(time)).expect("dated");
+        };
+        date(SystemTime::now() + Duration::from_secs(86_400));
+        for within in [None, hour] {
+            assert!(judged(&file(within), 0).expect_err("tomorrow").contains("in the future"));
+        }
+        // Far enough ahead that it is so however slow this machine is, and no further than a clock may be.
+        date(SystemTime::now() + AHEAD_MAX - Duration::from_secs(1));
+        assert!(judged(&file(None), 0).expect_err("as before").contains("was not written by this run"));
+        assert_eq!(judged(&file(hour), 0), Ok(()));
+        let began = Began { changed: None, ..Began::now(&file(None)) };
+        let ended = judge(&file(None), ExitStatus::from_raw(0), &began, Path::new("/none.db"), Duration::ZERO);
+        assert_eq!(ended, Ok(()), "written by this run, by a clock that is ahead");
+        fs::remove_file(&path).and_then(|()| fs::create_dir(&path)).expect("a folder");
+        assert!(judged(&file(None), 0).expect_err("a folder").contains("is no file"));
+    }
+
+    #[test]
     fn a_signal_is_no_success() {
-        let ended =
-            judge(&Expect::default(), ExitStatus::from_raw(9), SystemTime::now(), Path::new("/x"), Duration::ZERO);
+        let expect = Expect::default();
+        let ended = judge(&expect, ExitStatus::from_raw(9), &Began::now(&expect), Path::new("/x"), Duration::ZERO);
         assert_eq!(ended, Err("it was ended by signal 9".to_owned()));
     }
 }

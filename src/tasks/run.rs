@@ -6,7 +6,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, Instant},
 };
 
 use super::{
@@ -102,7 +102,7 @@ fn argv(task: &Task, index: usize, step: &Step) -> Vec<String> {
 
 /// Once; an error is a sentence.
 fn attempt(task: &Task, step: &Step, argv: &[String], stop: &AtomicBool) -> Result<(), String> {
-    let began = SystemTime::now();
+    let began = expect::Began::now(&step.expect);
     let until = Instant::now() + step.timeout;
     let ended = process::to_its_end(&task.seawall, argv, until, stop);
     let status = ended.map_err(|why| match why {
@@ -110,6 +110,6 @@ fn attempt(task: &Task, step: &Step, argv: &[String], stop: &AtomicBool) -> Resu
         other => other.to_string(),
     })?;
     let left = until.saturating_duration_since(Instant::now()).max(Duration::from_secs(1));
-    expect::judge(&step.expect, status, began, &task.database, left)
+    expect::judge(&step.expect, status, &began, &task.database, left)
         .map_err(|why| text::quote(&task.veil.hide(&why), WHY_MAX_CHARS))
 }
