@@ -26,6 +26,8 @@ pub enum UpkeepFailed {
     Read(#[from] ReadError),
     #[error("{}: {source}", path.display())]
     Io { path: PathBuf, source: io::Error },
+    #[error("{} was deleted: its journal, or a copy of it, is still there", .0.display())]
+    Gone(PathBuf),
     #[error("a command is no step of seawall's own")]
     Command,
 }
@@ -33,24 +35,27 @@ pub enum UpkeepFailed {
 /// Does it, with the databases that there are; `store` is the one of failures. What was
 /// done is said on stdout. All databases are gone through, and the first failure is told.
 pub fn perform(what: &What, databases: &[Kept], store: &Path, now: &Now) -> Result<(), UpkeepFailed> {
-    // One that no service has made yet is nothing to look after.
-    let there = databases.iter().enumerate().filter(|(n, kept)| {
-        // What two services share is one.
-        kept.path().exists() && !databases[..*n].iter().any(|earlier| earlier.path() == kept.path())
-    });
-    let there = there.map(|(_, kept)| kept);
+    let paths: Vec<&Path> = databases.iter().map(Kept::path).collect();
+    // What two services share is one.
+    let each = |work: &dyn Fn(&Kept, &str) -> Result<(), UpkeepFailed>| {
+        let ones = databases.iter().enumerate().filter(|(n, kept)| !paths[..*n].contains(&kept.path()));
+        let outcomes: Vec<_> = ones
+            .map(|(_, kept)| {
+                let label = label(kept.path(), &paths);
+                if is_there(kept.path(), &label, what, now)? { work(kept, &label) } else { Ok(()) }
+            })
+            .collect();
+        outcomes.into_iter().collect()
+    };
     match what {
         What::Command(_) => Err(UpkeepFailed::Command),
-        What::Retention => each(there, |kept| Ok(kept.retain()?)),
-        What::Check => each(there, |kept| {
+        What::Retention => each(&|kept, _| Ok(kept.retain()?)),
+        What::Check => each(&|kept, _| {
             upkeep::check(kept.path())?;
             told(say!("{} is whole", kept.path().display()));
             Ok(())
         }),
-        What::Backup { to, keep } => {
-            let paths: Vec<&Path> = databases.iter().map(Kept::path).collect();
-            each(there, |kept| back_up(kept.path(), &label(kept.path(), &paths), to, *keep, now))
-        }
+        What::Backup { to, keep } => each(&|kept, label| back_up(kept.path(), label, to, *keep, now)),
         What::Digest { to, keep, since } => {
             let text = digest::write(store, *since, now)?;
             let path = to.join(format!("digest-{}.md", now.stamp()));
@@ -64,12 +69,27 @@ pub fn perform(what: &What, databases: &[Kept], store: &Path, now: &Now) -> Resu
 /// What is done stays done where nobody can be told.
 fn told(_: io::Result<()>) {}
 
-fn each<'k>(
-    databases: impl Iterator<Item = &'k Kept>,
-    work: impl Fn(&Kept) -> Result<(), UpkeepFailed>,
-) -> Result<(), UpkeepFailed> {
-    let outcomes: Vec<_> = databases.map(work).collect();
-    outcomes.into_iter().collect()
+/// One that no service has made yet is nothing to look after; one that was there once is, and
+/// so is whatever leads to none that can be opened.
+fn is_there(path: &Path, label: &str, what: &What, now: &Now) -> Result<bool, UpkeepFailed> {
+    let is_none =
+        |path: &Path| matches!(fs::symlink_metadata(path), Err(error) if error.kind() == io::ErrorKind::NotFound);
+    if !is_none(path) {
+        return Ok(true);
+    }
+    let mut journal = path.as_os_str().to_owned();
+    journal.push("-wal");
+    let has_copy = match what {
+        What::Backup { to, .. } => fs::read_dir(to).is_ok_and(|mut files| {
+            files.any(|file| file.is_ok_and(|file| made(&file.path(), label, "db", now).is_some()))
+        }),
+        _ => false,
+    };
+    if has_copy || !is_none(Path::new(&journal)) {
+        return Err(UpkeepFailed::Gone(path.to_owned()));
+    }
+    told(say!("{} is not there yet", path.display()));
+    Ok(false)
 }
 
 fn back_up(path: &Path, label: &str, to: &Path, keep: u32, now: &Now) -> Result<(), UpkeepFailed> {
@@ -202,6 +222,41 @@ mod tests {
         // And one that is slow now.
         let slow = ["seawall-19700101T000100Z.db", newest, yesterday];
         assert_eq!(left(&slow, 2, "1970-01-01T00:01:00Z"), [slow[0], newest]);
+    }
+
+    #[test]
+    fn only_a_database_that_never_was_is_left_out() {
+        let folder = tempfile::tempdir().expect("folder");
+        let (path, to) = (folder.path().join("a.db"), folder.path().join("backups"));
+        let databases = [Kept::Watch(path.clone())];
+        let backup = What::Backup { to: to.clone(), keep: 3 };
+        let day = std::cell::Cell::new(10);
+        let done = |what: &What| {
+            day.set(day.get() + 1);
+            perform(what, &databases, &path, &at(&format!("2026-01-{}T00:00:00Z", day.get())))
+        };
+        for what in [&What::Retention, &What::Check, &backup] {
+            done(what).expect("nothing to look after");
+        }
+        std::os::unix::fs::symlink(folder.path().join("unplugged/a.db"), &path).expect("a link");
+        for what in [&What::Check, &backup] {
+            done(what).expect_err("it leads nowhere");
+        }
+        fs::remove_file(&path).expect("a link");
+        upkeep::tests_database(&path);
+        for what in [&What::Check, &backup] {
+            done(what).expect("it is whole");
+        }
+        fs::remove_file(&path).expect("there");
+        let error = done(&backup).expect_err("there is a copy of it").to_string();
+        assert!(error.contains("a.db was deleted"), "{error}");
+        done(&What::Check).expect("nobody knows that it was");
+        let mut journal = path.clone().into_os_string();
+        journal.push("-wal");
+        fs::write(journal, "x").expect("written");
+        for what in [&What::Retention, &What::Check] {
+            done(what).expect_err("its journal is there");
+        }
     }
 
     #[test]
