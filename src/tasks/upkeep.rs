@@ -3,6 +3,7 @@
 use std::{
     fs, io,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use jiff::Timestamp;
@@ -66,6 +67,9 @@ pub fn perform(what: &What, databases: &[Kept], store: &Path, now: &Now) -> Resu
     }
 }
 
+/// Copies of one second have the names of the seconds after it.
+const SAME_SECOND_MAX: u64 = 10;
+
 /// What is done stays done where nobody can be told.
 fn told(_: io::Result<()>) {}
 
@@ -93,7 +97,14 @@ fn is_there(path: &Path, label: &str, what: &What, now: &Now) -> Result<bool, Up
 }
 
 fn back_up(path: &Path, label: &str, to: &Path, keep: u32, now: &Now) -> Result<(), UpkeepFailed> {
-    let copy = upkeep::back_up(path, to, &format!("{label}-{}.db", now.stamp()))?;
+    // One that was made within this second keeps its name.
+    let names = (0..SAME_SECOND_MAX).map(|ahead_s| {
+        let timestamp = now.timestamp.saturating_add(Duration::from_secs(ahead_s)).unwrap_or(now.timestamp);
+        format!("{label}-{}.db", Now { timestamp, ..now.clone() }.stamp())
+    });
+    let is_free = |name: &String| fs::symlink_metadata(to.join(name)).is_err();
+    let name = names.clone().find(is_free).or_else(|| names.clone().next()).unwrap_or_default();
+    let copy = upkeep::back_up(path, to, &name)?;
     told(say!("{}", copy.display()));
     prune(&copy, label, keep, now)
 }
@@ -154,7 +165,8 @@ fn prune(newest: &Path, label: &str, keep: u32, now: &Now) -> Result<(), UpkeepF
         .filter_map(|path| {
             let made = made(&path, label, &extension, now)?;
             // Of a day when the clock was wrong: older than whatever a right clock tells.
-            Some((made <= now.timestamp, made, path))
+            let latest = now.timestamp.saturating_add(Duration::from_secs(SAME_SECOND_MAX)).unwrap_or(now.timestamp);
+            Some((made <= latest, made, path))
         })
         .collect();
     others.sort();
@@ -257,6 +269,19 @@ mod tests {
         for what in [&What::Retention, &What::Check] {
             done(what).expect_err("its journal is there");
         }
+    }
+
+    #[test]
+    fn copies_of_one_second_have_names_of_their_own() {
+        let folder = tempfile::tempdir().expect("folder");
+        let (path, to) = (folder.path().join("a.db"), folder.path().join("backups"));
+        upkeep::tests_database(&path);
+        for _ in 0..3 {
+            back_up(&path, "a", &to, 2, &at("2026-01-01T00:00:00Z")).expect("copied");
+        }
+        let mut names: Vec<_> = fs::read_dir(&to).expect("a folder").flatten().map(|entry| entry.file_name()).collect();
+        names.sort();
+        assert_eq!(names, ["a-20260101T000001Z.db", "a-20260101T000002Z.db"]);
     }
 
     #[test]
