@@ -21,13 +21,12 @@ fn main() -> ExitCode {
     let mut cli = Cli::read();
     let command = cli.command();
     log_to_stderr(cli.log, &command);
-    match run(command, cli.config) {
-        Ok(code) => code,
-        Err(error) => {
-            say::aside(format_args!("seawall: {}", command::sentence(&error)));
-            command::exit_code(&error)
-        }
-    }
+    let code = run(command, cli.config).unwrap_or_else(|error| {
+        say::aside(format_args!("seawall: {}", command::sentence(&error)));
+        command::exit_code(&error)
+    });
+    say::farewell();
+    code
 }
 
 fn run(command: Command, config: Option<std::path::PathBuf>) -> anyhow::Result<ExitCode> {
@@ -69,7 +68,7 @@ fn log_to_stderr(format: LogFormat, command: &Command) {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));
     let has_colour =
         std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(has_colour);
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(|| say::Stderr).with_ansi(has_colour);
     // Of a stderr that nobody reads any more it would tell by `eprintln!`, which panics there.
     let log = log.log_internal_errors(false);
     match format {

@@ -23,6 +23,11 @@ macro_rules! note {
 
 pub(crate) use {note, say};
 
+mod stderr;
+
+pub(crate) use stderr::pass_on;
+pub use stderr::{Stderr, farewell, wait_for_nobody};
+
 pub(crate) fn line(words: fmt::Arguments<'_>) -> io::Result<()> {
     writeln!(out(), "{words}")
 }
@@ -30,8 +35,7 @@ pub(crate) fn line(words: fmt::Arguments<'_>) -> io::Result<()> {
 /// See [`note`].
 #[doc(hidden)]
 pub fn aside(words: fmt::Arguments<'_>) {
-    // Where stderr is gone there is nobody left to tell.
-    let _ = writeln!(io::stderr(), "{words}");
+    stderr::own(format!("{words}\n").as_bytes());
 }
 
 /// Stdout, held until it is dropped.

@@ -14,10 +14,7 @@
 
 /// To stderr, whatever became of it: one who watches must not die of a full disk.
 macro_rules! say {
-    ($($words:tt)*) => {{
-        use std::io::Write as _;
-        let _ = writeln!(std::io::stderr(), "seawall: {}", format_args!($($words)*));
-    }};
+    ($($words:tt)*) => { $crate::say::aside(format_args!("seawall: {}", format_args!($($words)*))) };
 }
 
 pub mod run;

@@ -353,6 +353,53 @@ fn a_state_folder_that_takes_nothing_stops_no_service_and_is_said_aloud() {
     }
 }
 
+/// Its stderr is a pipe that stays open and that nobody reads.
+fn unheard(services: &Services) -> std::process::Child {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_seawall"));
+    command.args(["run", "one", "--config"]).arg(services.file("servers.toml")).current_dir(services.folder.path());
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+    command.spawn().expect("seawall can be started")
+}
+
+/// More than any pipe or queue takes.
+const FLOOD: &str = "head -c 2000000 /dev/zero | tr '\\0' x >&2; echo >&2; echo last words >&2; ";
+
+fn end_unheard(run: &mut std::process::Child) -> i32 {
+    let ended = poll(WITHIN, || run.try_wait().expect("a child can be asked"));
+    if ended.is_none() {
+        run.kill().expect("a child can be killed");
+    }
+    ending(ended.expect("it waits for one who does not read its stderr"))
+}
+
+#[test]
+fn nobody_who_reads_its_stderr_is_needed_for_an_end() {
+    let services = Services::script(&format!("{FLOOD} setsid sleep 300 & echo $! >> pids; exit 3"), "");
+    assert_eq!(end_unheard(&mut unheard(&services)), 3);
+    are_gone(&pids(&services, "pids", 1));
+    assert_eq!(services.types(), ["service_start", "service_crash", "leftovers_ended"]);
+    let tail = services.last("service_crash")["stderr_tail"].clone();
+    assert!(tail.as_str().is_some_and(|tail| tail.ends_with("last words")), "{tail}");
+}
+
+#[test]
+fn nobody_who_reads_its_stderr_is_needed_for_a_hang_or_a_stop() {
+    let probe = "command = [\"/bin/sh\", \"-c\", \"! test -e said\"]";
+    let health = format!("health = {{ {probe}, every = \"100ms\", misses = 2, starts_within = \"100ms\" }}");
+    let script = format!("{FLOOD} touch said; exec sleep 300");
+    let services = Services::script(&script, &health);
+    assert_eq!(end_unheard(&mut unheard(&services)), -Signal::ABORT.as_raw());
+    assert_eq!(services.last("service_hang")["misses"], 2);
+    assert_eq!(services.types().last().map(String::as_str), Some("service_crash"));
+
+    let services = Services::script(&script, "");
+    let mut run = unheard(&services);
+    poll(WITHIN, || services.file("said").exists().then_some(())).expect("the service does not wait either");
+    send(run.id(), Signal::TERM);
+    assert_eq!(end_unheard(&mut run), -Signal::TERM.as_raw());
+    assert_eq!(services.last("service_stop")["reason"], "requested");
+}
+
 /// What a log on a full disk is.
 fn full() -> Stdio {
     Stdio::from(fs::OpenOptions::new().write(true).open("/dev/full").expect("Linux has it"))

@@ -13,7 +13,7 @@ use crate::{
     gateway::reload::Overrides,
     heap,
     process::{HELPER, veil::Veil},
-    say::note,
+    say::{self, note},
     service::{
         exec, memory,
         notify::Sink,
@@ -74,6 +74,7 @@ pub(super) fn find<'c>(name: &str, config: &'c Config) -> anyhow::Result<&'c Ser
 
 /// Runs a service to its end, and ends as it ended.
 pub(super) fn hold(name: &str, config: &Config, adjust: impl FnOnce(&mut Job)) -> anyhow::Result<ExitCode> {
+    say::wait_for_nobody();
     let service = find(name, config)?;
     let seawall = std::env::current_exe().context("this program has no path of its own")?;
     let argv = match &service.kind {
@@ -95,7 +96,9 @@ pub(super) fn hold(name: &str, config: &Config, adjust: impl FnOnce(&mut Job)) -
         sample_the_heap(&mut job.env);
     }
     adjust(&mut job);
-    match run::run(&job)? {
+    let outcome = run::run(&job)?;
+    say::farewell();
+    match outcome {
         Outcome::Code(code) => std::process::exit(code),
         Outcome::Signal(signal) => end_by(signal),
     }

@@ -3,7 +3,7 @@
 
 use std::{
     collections::VecDeque,
-    io::{self, Read, Write},
+    io::{self, Read},
     os::unix::process::CommandExt as _,
     path::Path,
     process::{Command, Stdio},
@@ -15,9 +15,12 @@ use std::{
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 
 use super::run::Job;
-use crate::process::{
-    HELPER, mark,
-    veil::{self, Veil},
+use crate::{
+    process::{
+        HELPER, mark,
+        veil::{self, Veil},
+    },
+    say,
 };
 
 const TAIL_BYTES: usize = 4096;
@@ -194,6 +197,6 @@ fn pass_on(text: &[u8], tail: &Mutex<VecDeque<u8>>) {
         let surplus = kept.len().saturating_sub(TAIL_BYTES);
         kept.drain(..surplus);
     }
-    // A full disk under the log must not stop the service, which a full pipe would.
-    let _ = io::stderr().write_all(text);
+    // A full disk under the log must not stop the service, nor one who does not read it.
+    say::pass_on(text);
 }

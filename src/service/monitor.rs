@@ -198,7 +198,6 @@ fn end_hung(shared: &Shared<'_>, why: &str) -> bool {
         }
         state.hung = true;
     }
-    say!("{} hangs: {}", shared.job.name, text::quote(why, 200));
     shared.recorder.event(
         EventType::ServiceHang,
         json!({
@@ -210,6 +209,7 @@ fn end_hung(shared: &Shared<'_>, why: &str) -> bool {
         }),
     );
     child::signal(shared.pid, Signal::ABORT);
+    say!("{} hangs: {}", shared.job.name, text::quote(why, 200));
     if !shared.ended_within(ABORT_GRACE) {
         // One that is stopped, or that catches the signal, does not end by it.
         child::kill_group(shared.pid);

@@ -148,7 +148,6 @@ impl<'a> Recorder<'a> {
     /// The same of another service.
     pub(super) fn tell_of(&self, name: &str, event_type: EventType, mut metadata: Value, title: String, text: String) {
         self.job.veil.hide_within(&mut metadata);
-        say!("{event_type}: {text}");
         let json = json!({
             "type": event_type.name(),
             "service": name,
@@ -157,6 +156,7 @@ impl<'a> Recorder<'a> {
             "details": metadata,
         });
         self.event_of(name, event_type, metadata);
+        say!("{event_type}: {text}");
         self.teller.tell(&Message { title, text, json });
     }
 }

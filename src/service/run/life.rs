@@ -101,8 +101,8 @@ impl Running<'_> {
             return;
         }
         left.settle();
-        say!("{}", left.sentence(&self.job.name));
         self.recorder.event(EventType::LeftoversEnded, json!({ "ended_leftovers": left.as_json() }));
+        say!("{}", left.sentence(&self.job.name));
     }
 
     /// That the rest of its own group ends with one that was told to stop is as it should be.
