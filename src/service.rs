@@ -25,6 +25,7 @@ mod record;
 pub mod alarm;
 mod child;
 mod errand;
+mod escort;
 pub mod fault;
 pub mod health;
 mod http;
@@ -39,4 +40,5 @@ mod probe;
 pub mod schedule;
 
 pub use child::{ExecError, exec, is_recorded};
+pub use escort::escort;
 pub use record::ledger;

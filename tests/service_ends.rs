@@ -233,6 +233,36 @@ fn a_probe_that_ends_well_leaves_nothing_either() {
     run.end();
 }
 
+/// It carries no mark, and is in no group of anybody's.
+#[cfg(target_os = "linux")]
+const NAKED: &str = "setsid env -i /bin/sh -c 'echo $$ >> pids; exec /bin/sleep 300' & \
+    until test -s pids; do sleep 0.02; done; ";
+
+#[cfg(target_os = "linux")]
+#[test]
+fn what_a_probe_leaves_without_an_environment_ends_with_the_probe_and_is_not_the_services() {
+    let probe = json!(NAKED.replace("$$", "$$$$"));
+    let health = format!("health = {{ command = [\"/bin/sh\", \"-c\", {probe}], every = \"100ms\" }}");
+    let services = Services::script("exec sleep 300", &health);
+    let run = services.start();
+    are_gone(&pids(&services, "pids", 1)[..1]);
+    run.signal(Signal::TERM);
+    run.end();
+    are_gone(&pids(&services, "pids", 1));
+    assert_eq!(services.types(), ["service_start", "service_stop"]);
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn what_those_who_are_told_leave_without_an_environment_ends_with_them() {
+    let sink = format!("[[alerts]]\ncommand = [\"/bin/sh\", \"-c\", {}]\n", json!(NAKED.replace("$$", "$$$$")));
+    let services = Services::script("exit 1", &sink);
+    let ends = || (0..3).for_each(|_| assert_eq!(ending(services.start().end_within(WITHIN)), 1));
+    ends();
+    are_gone(&pids(&services, "pids", 1));
+    assert!(!services.types().contains(&"leftovers_ended".to_owned()), "{:?}", services.types());
+}
+
 /// A container has one process that all orphans fall to and that no signal ends by default.
 #[cfg(target_os = "linux")]
 #[test]

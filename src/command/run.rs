@@ -15,7 +15,7 @@ use crate::{
     process::{HELPER, veil::Veil},
     say::{self, note},
     service::{
-        exec, memory,
+        escort, exec, memory,
         notify::Sink,
         overdue::Overseen,
         own::{self, Own},
@@ -98,6 +98,10 @@ pub(super) fn hold(name: &str, config: &Config, adjust: impl FnOnce(&mut Job)) -
     adjust(&mut job);
     let outcome = run::run(&job)?;
     say::farewell();
+    end_as(outcome)
+}
+
+fn end_as(outcome: Outcome) -> anyhow::Result<ExitCode> {
     match outcome {
         Outcome::Code(code) => std::process::exit(code),
         Outcome::Signal(signal) => end_by(signal),
@@ -225,6 +229,14 @@ enum Help {
         #[arg(last = true, required = true)]
         argv: Vec<String>,
     },
+    /// Run a program, and end all that it leaves
+    Errand {
+        /// Wait for all that it leaves, too
+        #[arg(long)]
+        all: bool,
+        #[arg(last = true, required = true)]
+        argv: Vec<String>,
+    },
     /// Post the rest of stdin to the URL in its first line
     Post,
 }
@@ -251,6 +263,13 @@ fn help(args: HelperArgs) -> anyhow::Result<ExitCode> {
             note!("seawall: {}", exec(&argv, parent));
             Ok(ExitCode::from(CANNOT_RUN_CODE))
         }
+        Help::Errand { all, argv } => match escort(&argv, all) {
+            Ok(outcome) => end_as(outcome),
+            Err(error) => {
+                note!("seawall: {} cannot be run: {error}", argv.first().map_or("", String::as_str));
+                Ok(ExitCode::from(CANNOT_RUN_CODE))
+            }
+        },
         Help::Post => {
             let mut input = String::new();
             std::io::stdin().read_to_string(&mut input)?;

@@ -4,8 +4,13 @@
 
 use std::{
     collections::BTreeSet,
+    ffi::OsStr,
     io::{self, Write as _},
-    os::unix::process::CommandExt as _,
+    os::unix::{
+        ffi::OsStrExt as _,
+        process::{CommandExt as _, ExitStatusExt as _},
+    },
+    path::PathBuf,
     process::{Child, ChildStderr, Command, ExitStatus, Stdio},
     sync::{
         Arc, Mutex, PoisonError,
@@ -15,10 +20,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, waitid};
+use rustix::{
+    fs::{Access, access},
+    process::{Pid, Signal, WaitId, WaitIdOptions, waitid},
+};
 
 use super::child;
-use crate::process::{mark, orphans};
+use crate::process::{HELPER, mark, orphans};
 
 /// The variable that marks an errand and all that it starts: `LIFE-NUMBER`.
 const VARIABLE: &str = "SEAWALL_ERRAND";
@@ -29,6 +37,17 @@ const LOOK_FOR_THE_REST_EVERY: Duration = Duration::from_millis(200);
 /// What ends by itself when the service does, as the servers of a gateway do, has so long.
 const PATIENCE: Duration = Duration::from_millis(300);
 
+/// An escort that was told to end its errand has so long: it takes milliseconds.
+const ESCORT_WITHIN: Duration = Duration::from_millis(300);
+
+/// When an errand is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Over {
+    OnExit,
+    /// It may leave its work to what it has started.
+    WhenAllAreGone,
+}
+
 /// Those of one `seawall run`.
 #[derive(Clone, Debug)]
 pub(super) struct Errands(Arc<Inner>);
@@ -37,6 +56,8 @@ pub(super) struct Errands(Arc<Inner>);
 struct Inner {
     /// Of this life of the wrapper.
     mark: String,
+    /// The program that is the escort of each, where there is one.
+    escort: Option<PathBuf>,
     numbers: AtomicU64,
     /// Children whose end somebody waits for.
     awaited: Mutex<BTreeSet<u32>>,
@@ -47,21 +68,26 @@ struct Inner {
 pub(super) struct Errand {
     child: Child,
     variable: String,
+    over: Over,
     errands: Errands,
     has_ended: bool,
 }
 
 impl Errands {
-    pub(super) fn of(mark: &str) -> Self {
-        Errands(Arc::new(Inner { mark: mark.to_owned(), numbers: AtomicU64::new(0), awaited: Mutex::default() }))
+    /// Elsewhere than on Linux an escort has no power, and there is none.
+    pub(super) fn of(mark: &str, escort: Option<PathBuf>) -> Self {
+        let escort = escort.filter(|_| cfg!(target_os = "linux"));
+        let (numbers, awaited) = (AtomicU64::new(0), Mutex::default());
+        Errands(Arc::new(Inner { mark: mark.to_owned(), escort, numbers, awaited }))
     }
 
     /// Sends somebody off; `input` is on their stdin.
-    pub(super) fn start(&self, command: &mut Command, input: &str) -> io::Result<Errand> {
+    pub(super) fn start(&self, command: Command, stderr: Stdio, input: &str, over: Over) -> io::Result<Errand> {
+        let mut command = self.escorted(command, over)?;
         let number = self.0.numbers.fetch_add(1, Ordering::Relaxed);
         let value = format!("{}-{number}", self.0.mark);
         let stdin = if input.is_empty() { Stdio::null() } else { Stdio::piped() };
-        command.env(VARIABLE, &value).stdin(stdin).stdout(Stdio::null()).process_group(0);
+        command.env(VARIABLE, &value).stdin(stdin).stdout(Stdio::null()).stderr(stderr).process_group(0);
         let mut child = {
             // Until it is known, its end could be taken for an orphan's.
             let mut awaited = self.0.awaited.lock().unwrap_or_else(PoisonError::into_inner);
@@ -74,7 +100,26 @@ impl Errands {
             let _ = stdin.write_all(input.as_bytes());
         }
         let variable = format!("{VARIABLE_EQUALS}{value}");
-        Ok(Errand { child, variable, errands: self.clone(), has_ended: false })
+        Ok(Errand { child, variable, over, errands: self.clone(), has_ended: false })
+    }
+
+    fn escorted(&self, command: Command, over: Over) -> io::Result<Command> {
+        let Some(escort) = &self.0.escort else { return Ok(command) };
+        // An escort would hide it.
+        can_be_run(&command)?;
+        let mut escorted = Command::new(escort);
+        escorted.args([HELPER, "errand"]).args((over == Over::WhenAllAreGone).then_some("--all"));
+        escorted.arg("--").arg(command.get_program()).args(command.get_args());
+        for (name, value) in command.get_envs() {
+            match value {
+                Some(value) => escorted.env(name, value),
+                None => escorted.env_remove(name),
+            };
+        }
+        if let Some(folder) = command.get_current_dir() {
+            escorted.current_dir(folder);
+        }
+        Ok(escorted)
     }
 
     /// Takes away what was orphaned below this process and has ended since: neither the
@@ -98,9 +143,24 @@ impl Errands {
     }
 
     fn is_one(&self, pid: u32) -> bool {
-        let is_awaited = self.0.awaited.lock().unwrap_or_else(PoisonError::into_inner).contains(&pid);
-        is_awaited || mark::carries(pid, |variable| variable.starts_with(VARIABLE_EQUALS.as_bytes()))
+        let awaited = self.0.awaited.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        awaited.contains(&pid)
+            || mark::carries(pid, |variable| variable.starts_with(VARIABLE_EQUALS.as_bytes()))
+            // Whatever has emptied its environment is still below its escort.
+            || awaited.iter().any(|errand| orphans::below(*errand).contains(&pid))
     }
+}
+
+/// Why it cannot be, where that is so.
+fn can_be_run(command: &Command) -> io::Result<()> {
+    let program = command.get_program();
+    if program.as_bytes().contains(&b'/') {
+        return Ok(access(program, Access::EXEC_OK)?);
+    }
+    let told = command.get_envs().find(|(name, _)| *name == "PATH").and_then(|(_, value)| value);
+    let path = told.map(OsStr::to_owned).or_else(|| std::env::var_os("PATH")).unwrap_or_default();
+    let found = std::env::split_paths(&path).any(|folder| access(folder.join(program), Access::EXEC_OK).is_ok());
+    if found { Ok(()) } else { Err(rustix::io::Errno::NOENT.into()) }
 }
 
 /// Those of an earlier `seawall run` that was cut short.
@@ -115,18 +175,14 @@ impl Errand {
         self.child.stderr.take()
     }
 
-    /// Waits for its end, until a moment or until it is not wanted any more; `None` where
+    /// Waits until it is over, until a moment or until it is not wanted any more; `None` where
     /// it had to be ended. All that it started ends with it.
     pub(super) fn end_by(mut self, until: Instant, is_unwanted: impl Fn() -> bool) -> Option<ExitStatus> {
-        self.wait(until, &is_unwanted).then(|| self.bury())?
-    }
-
-    /// The same of one that may leave its work to what it has started: that has as long.
-    pub(super) fn all_end_by(mut self, until: Instant, is_unwanted: impl Fn() -> bool) -> Option<ExitStatus> {
         if !self.wait(until, &is_unwanted) {
-            return None;
+            return self.end();
         }
-        while !self.marked().is_empty() && Instant::now() < until && !is_unwanted() {
+        let is_waited_for = || self.over == Over::WhenAllAreGone && Instant::now() < until && !is_unwanted();
+        while is_waited_for() && !self.marked().is_empty() {
             thread::sleep(LOOK_FOR_THE_REST_EVERY);
         }
         self.bury()
@@ -161,13 +217,20 @@ impl Errand {
         mark::carriers(|variable| variable == self.variable.as_bytes())
     }
 
-    fn end(&mut self) {
+    /// How it ended all the same: it may just have, or have left only others.
+    fn end(&mut self) -> Option<ExitStatus> {
+        if self.errands.0.escort.is_some() {
+            mark::signal(self.child.id(), Signal::TERM);
+            self.wait(Instant::now() + ESCORT_WITHIN, &|| false);
+        }
         // While it lives they can still be found below it.
         let below = orphans::below(self.child.id());
         child::kill_group(self.child.id());
         below.into_iter().for_each(|pid| mark::signal(pid, Signal::KILL));
         mark::end_all(|| self.marked());
-        let _ = self.child.wait();
+        let status = self.child.wait().ok();
+        self.has_ended = true;
+        status.filter(|status| status.signal().is_none())
     }
 }
 
@@ -208,9 +271,10 @@ mod tests {
         // A child, one in a session of its own, and one without an environment.
         let script = "echo $$ >> pids; sleep 600 & echo $! >> pids; setsid sh -c 'echo $$ >> pids; exec sleep 600' & \
                       setsid env -i /bin/sh -c 'echo $$ >> pids; exec /bin/sleep 600' & wait";
-        let errands = Errands::of(&mark::unique());
+        let errands = Errands::of(&mark::unique(), None);
         let mut command = Command::new("/bin/sh");
-        let errand = errands.start(command.args(["-c", script]).current_dir(folder.path()), "").expect("started");
+        command.args(["-c", script]).current_dir(folder.path());
+        let errand = errands.start(command, Stdio::inherit(), "", Over::OnExit).expect("started");
         until(|| pids(folder.path()).len() == 4);
         let there = pids(folder.path());
         assert!(there.iter().all(|pid| super::super::moment::began(*pid).is_some()));
@@ -221,32 +285,36 @@ mod tests {
     #[test]
     fn one_that_ends_well_leaves_nothing_and_may_leave_its_work_to_another() {
         let folder = tempfile::tempdir().expect("a folder");
-        let errands = Errands::of(&mark::unique());
-        let start = |script: &str| {
+        let errands = Errands::of(&mark::unique(), None);
+        let start = |script: &str, over| {
             let mut command = Command::new("/bin/sh");
-            errands.start(command.args(["-c", script]).current_dir(folder.path()), "").expect("started")
+            command.args(["-c", script]).current_dir(folder.path());
+            errands.start(command, Stdio::inherit(), "", over).expect("started")
         };
         // One in its group, and one in a session of its own where there is setsid(1).
         let away = if cfg!(target_os = "linux") { "setsid " } else { "" };
-        let errand = start(&format!("sleep 600 & echo $! >> pids; {away}sleep 600 & echo $! >> pids"));
+        let errand = start(&format!("sleep 600 & echo $! >> pids; {away}sleep 600 & echo $! >> pids"), Over::OnExit);
         let status = errand.end_by(Instant::now() + WITHIN, || false).expect("it ended");
         assert!(status.success());
         assert_eq!(pids(folder.path()).len(), 2);
         until(|| pids(folder.path()).iter().all(|pid| super::super::moment::began(*pid).is_none()));
 
-        let errand = start("{ sleep 0.3; echo 1 > told; } & exit 0");
-        assert!(errand.all_end_by(Instant::now() + WITHIN, || false).is_some_and(|s| s.success()));
+        let errand = start("{ sleep 0.3; echo 1 > told; } & exit 0", Over::WhenAllAreGone);
+        assert!(errand.end_by(Instant::now() + WITHIN, || false).is_some_and(|s| s.success()));
         assert!(folder.path().join("told").exists(), "what it left its work to was not waited for");
     }
 
     #[test]
     fn its_end_is_told_and_one_that_is_not_wanted_is_not_waited_for() {
-        let errands = Errands::of(&mark::unique());
+        let errands = Errands::of(&mark::unique(), None);
         let mut command = Command::new("/bin/sh");
-        let errand = errands.start(command.args(["-c", "read x; exit $x"]), "3\n").expect("started");
+        command.args(["-c", "read x; exit $x"]);
+        let errand = errands.start(command, Stdio::inherit(), "3\n", Over::OnExit).expect("started");
         let status = errand.end_by(Instant::now() + WITHIN, || false).expect("it ended");
         assert_eq!(status.code(), Some(3));
-        let errand = errands.start(Command::new("/bin/sleep").arg("600"), "").expect("started");
+        let mut command = Command::new("/bin/sleep");
+        command.arg("600");
+        let errand = errands.start(command, Stdio::inherit(), "", Over::OnExit).expect("started");
         assert_eq!(errand.end_by(Instant::now() + WITHIN, || true), None);
         assert!(errands.0.awaited.lock().expect("not poisoned").is_empty());
     }

@@ -17,7 +17,7 @@ use serde_json::Value;
 
 use super::{
     child::Tail,
-    errand::{Errand, Errands},
+    errand::{Errand, Errands, Over},
 };
 use crate::process::{HELPER, veil::Veil};
 
@@ -110,7 +110,7 @@ impl Teller {
         let words = Tail::follow(errand.stderr(), &self.veil);
         let waiting = move || {
             let until = Instant::now() + WITHIN;
-            let ended = errand.all_end_by(until, || under_way.is_over.load(Ordering::Relaxed));
+            let ended = errand.end_by(until, || under_way.is_over.load(Ordering::Relaxed));
             words.ended();
             match ended {
                 Some(status) if status.success() => {}
@@ -136,19 +136,22 @@ impl Teller {
         match sink {
             Sink::Command(argv) => {
                 let (program, arguments) = argv.split_first().ok_or(std::io::ErrorKind::InvalidInput)?;
-                self.send(Command::new(program).args(arguments), &format!("{}\n", message.json))
+                let mut command = Command::new(program);
+                command.args(arguments);
+                self.send(command, &format!("{}\n", message.json))
             }
             // The URL goes by stdin too: arguments can be read by everyone on the machine.
             Sink::Webhook(url) => {
                 let mut command = Command::new(&self.seawall);
-                self.send(command.args([HELPER, "post"]), &format!("{url}\n{}\n", message.json))
+                command.args([HELPER, "post"]);
+                self.send(command, &format!("{url}\n{}\n", message.json))
             }
-            Sink::Desktop => self.send(&mut desktop(message), ""),
+            Sink::Desktop => self.send(desktop(message), ""),
         }
     }
 
-    fn send(&self, command: &mut Command, input: &str) -> std::io::Result<Errand> {
-        self.errands.start(command.stderr(Stdio::piped()), input)
+    fn send(&self, command: Command, input: &str) -> std::io::Result<Errand> {
+        self.errands.start(command, Stdio::piped(), input, Over::WhenAllAreGone)
     }
 }
 

@@ -9,7 +9,7 @@ use std::{
 use serde_json::{Value, json};
 
 use super::{
-    errand::Errands,
+    errand::{Errands, Over},
     health::{Health, Probe},
     http,
     run::Job,
@@ -67,8 +67,8 @@ impl<'a> Prober<'a> {
     fn ask_command(&self, argv: &[String]) -> Result<(), String> {
         let (program, arguments) = argv.split_first().ok_or("no command")?;
         let mut command = Command::new(program);
-        command.args(arguments).envs(self.env.iter().map(|(name, value)| (name, value))).stderr(Stdio::null());
-        let probe = self.errands.start(&mut command, "");
+        command.args(arguments).envs(self.env.iter().map(|(name, value)| (name, value)));
+        let probe = self.errands.start(command, Stdio::null(), "", Over::OnExit);
         let probe = probe.map_err(|error| format!("the probe {program} cannot be run: {error}"))?;
         match probe.end_by(Instant::now() + self.health.timeout, self.is_unwanted) {
             Some(status) if status.success() => Ok(()),

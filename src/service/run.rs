@@ -101,7 +101,7 @@ pub fn run(job: &Job) -> Result<Outcome, RunError> {
     let signals = Signals::new(FORWARDED.iter().chain([&SIGCHLD])).map_err(RunError::Signals)?;
     orphans::adopt();
     let mark = mark::unique();
-    let errands = Errands::of(&mark);
+    let errands = Errands::of(&mark, Some(job.seawall.clone()));
     let recorder = Recorder::new(job, &errands);
     recorder.import();
     let mut marker = held.read();
