@@ -262,6 +262,30 @@ fn secrets_of_services_are_in_no_log_and_no_row() {
 }
 
 #[test]
+fn a_value_is_found_as_json_has_it_and_line_by_line_and_is_no_word_of_seawalls_own() {
+    let config = "[services.one]\ncommand = [\"/bin/sh\", \"./says\"]\n\
+        env = { KEY = \"${file:./key}\", WORD = \"${file:./word}\", OWN = \"finished\" }\n";
+    let services = Services::new(config);
+    services.folder.write("key", "-----BEGIN KEY-----\nMIIEowIBAAKCAQEA\nq83vEjRWeJq7zN3u\n-----END KEY-----");
+    services.folder.write("word", "pass\"word\\12345");
+    services.folder.write("json", "pass\\\"word\\\\12345");
+    services.folder.write("says", "cat json >&2; echo >&2; grep q83v key >&2; echo it has finished >&2; test -e well");
+    for name in ["key", "word"] {
+        let mode = std::fs::Permissions::from_mode(0o600);
+        std::fs::set_permissions(services.file(name), mode).expect("its mode can be set");
+    }
+    let mut run = services.start();
+    assert_eq!(run.end_within(WITHIN).code(), Some(1));
+    assert_eq!(services.last("service_crash")["stderr_tail"], "<WORD>\n<KEY>\nit has <OWN>");
+    let said = || run.log.has("it has <OWN>").then(|| run.log.text());
+    let said = poll(WITHIN, said).expect("it is passed on");
+    assert!(!said.contains("q83vEj") && !said.contains("12345"), "{said}");
+    services.folder.write("well", "");
+    assert_eq!(services.to_the_end().code(), Some(0));
+    assert_eq!(services.last("service_stop")["reason"], "finished");
+}
+
+#[test]
 fn a_check_warns_of_secrets_among_the_arguments_of_services_and_alerts() {
     let folder = Scratch::new();
     let config = folder.write("servers.toml", SERVICES);

@@ -6,26 +6,33 @@ use std::{fmt, sync::Arc};
 
 use serde_json::Value;
 
-/// Names and values, the longest value first: one within another would leave the rest of that.
+/// Names and values in all forms in which they may be repeated, the longest first: one within
+/// another would leave the rest of that.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Veil(Arc<Vec<(String, String)>>);
 
 /// A shorter value is too common a word to be hidden wherever it stands.
 const HIDDEN_MIN_CHARS: usize = 8;
 
+/// Of a value with more lines, such as many certificates, only the first are found alone.
+const LINES_MAX: usize = 256;
+
 /// A stream under a veil: a value that comes in pieces is found all the same.
 #[derive(Debug)]
 pub struct Stream {
     veil: Veil,
+    /// Which values begin with each byte.
+    by_first: Vec<Vec<usize>>,
     /// What may be the beginning of a value; shorter than the longest one.
     held: Vec<u8>,
 }
 
 impl Veil {
-    /// Over the values of these variables, each shown as its name in brackets.
+    /// Over the values of these variables, each shown as its name in brackets; also as JSON has
+    /// them, and of those with several lines each line alone.
     pub fn over(variables: impl Iterator<Item = (String, String)>) -> Self {
-        let mut hidden: Vec<_> =
-            variables.filter(|(_, value)| value.chars().count() >= HIDDEN_MIN_CHARS && !is_path(value)).collect();
+        let forms = variables.flat_map(|(name, value)| forms(&value).into_iter().map(move |form| (name.clone(), form)));
+        let mut hidden: Vec<_> = forms.collect();
         hidden.sort_by_key(|(_, value)| std::cmp::Reverse(value.len()));
         Veil(Arc::new(hidden))
     }
@@ -40,16 +47,30 @@ impl Veil {
 
     /// The same of every string in it.
     pub fn hide_within(&self, value: &mut Value) {
+        self.hide_but_for(&[], value);
+    }
+
+    /// The same but for members of these names: words of our own, which a value may well be.
+    pub fn hide_but_for(&self, own: &[&str], value: &mut Value) {
         match value {
             Value::String(text) => *text = self.hide(text),
-            Value::Array(items) => items.iter_mut().for_each(|item| self.hide_within(item)),
-            Value::Object(members) => members.values_mut().for_each(|member| self.hide_within(member)),
+            Value::Array(items) => items.iter_mut().for_each(|item| self.hide_but_for(own, item)),
+            Value::Object(members) => {
+                let foreign = members.iter_mut().filter(|(name, _)| !own.contains(&name.as_str()));
+                foreign.for_each(|(_, member)| self.hide_but_for(own, member));
+            }
             Value::Null | Value::Bool(_) | Value::Number(_) => {}
         }
     }
 
     pub fn stream(&self) -> Stream {
-        Stream { veil: self.clone(), held: Vec::new() }
+        let mut by_first = vec![Vec::new(); 256];
+        for (at, (_, value)) in self.0.iter().enumerate() {
+            if let Some(begin) = value.bytes().next().and_then(|first| by_first.get_mut(usize::from(first))) {
+                begin.push(at);
+            }
+        }
+        Stream { veil: self.clone(), by_first, held: Vec::new() }
     }
 }
 
@@ -74,8 +95,8 @@ impl Stream {
         let mut shown = Vec::with_capacity(self.held.len());
         let mut at = 0;
         while let Some(rest @ [first, ..]) = self.held.get(at..) {
-            let begins = |value: &&(String, String)| value.1.as_bytes().first() == Some(first);
-            let mut likely = self.veil.0.iter().filter(begins);
+            let begin = self.by_first.get(usize::from(*first)).into_iter().flatten();
+            let mut likely = begin.filter_map(|at| self.veil.0.get(*at));
             if !is_all
                 && likely.clone().any(|(_, value)| value.len() > rest.len() && value.as_bytes().starts_with(rest))
             {
@@ -94,6 +115,22 @@ impl Stream {
         }
         (shown, at)
     }
+}
+
+/// As what a value may be repeated.
+fn forms(value: &str) -> Vec<String> {
+    let mut forms = vec![value.to_owned()];
+    if value.contains('\n') {
+        // A frame such as `-----BEGIN PRIVATE KEY-----` is no secret.
+        let lines = value.lines().map(str::trim).filter(|line| !line.starts_with("-----"));
+        forms.extend(lines.take(LINES_MAX).map(str::to_owned));
+    }
+    forms.retain(|form| form.chars().count() >= HIDDEN_MIN_CHARS && !is_path(form));
+    let as_json = forms.iter().map(|form| Value::from(form.as_str()).to_string());
+    let unquoted = as_json.filter_map(|json| Some(json.strip_prefix('"')?.strip_suffix('"')?.to_owned()));
+    let escaped: Vec<_> = unquoted.filter(|json| !forms.contains(json)).collect();
+    forms.extend(escaped);
+    forms
 }
 
 /// Where things are is no secret, and explains much.
@@ -135,6 +172,36 @@ mod tests {
         assert_eq!(stream.pass(b"a line\ns3cr"), b"a line\n");
         assert_eq!(stream.pass(b"ipt\n"), b"s3cript\n");
         assert_eq!(Veil::default().stream().pass(b"s3cr3t"), b"s3cr3t");
+    }
+
+    #[test]
+    fn a_value_is_found_as_json_has_it_and_each_of_its_lines_alone() {
+        let key = "-----BEGIN KEY-----\nMIIEowIBAAKCAQEA\nshort\n  q83vEjRWeJq7zN3u \n-----END KEY-----\n";
+        let variables = [("WORD", "\"pass\"word\\1\""), ("KEY", key), ("LINE", "one-line-value\n")];
+        let veil = Veil::over(variables.map(|(name, value)| (name.to_owned(), value.to_owned())).into_iter());
+        let said = serde_json::json!([variables[0].1, format!("it is {key}.")]).to_string();
+        let text = format!("{said}\n{}: MIIEowIBAAKCAQEA, q83vEjRWeJq7zN3u\r\n{key}one-line-value", variables[0].1);
+        let hidden = "[\"<WORD>\",\"it is <KEY>.\"]\n<WORD>: <KEY>, <KEY>\r\n<KEY><LINE>";
+        assert_eq!(veil.hide(&text), hidden);
+        for piece in [1, 7, text.len()] {
+            let mut stream = veil.stream();
+            let mut shown: Vec<u8> = text.as_bytes().chunks(piece).flat_map(|bytes| stream.pass(bytes)).collect();
+            shown.extend(stream.end());
+            assert_eq!(String::from_utf8_lossy(&shown), hidden, "in pieces of {piece}");
+        }
+        let frame = "short -----BEGIN KEY-----";
+        assert_eq!(veil.hide(frame), frame);
+    }
+
+    #[test]
+    fn words_of_our_own_are_no_values() {
+        let mut value =
+            serde_json::json!({ "own": "s3cr3t-value", "a": [{ "own": "s3cr3t-value", "b": "s3cr3t-value" }] });
+        veil().hide_but_for(&["own"], &mut value);
+        assert_eq!(
+            value,
+            serde_json::json!({ "own": "s3cr3t-value", "a": [{ "own": "s3cr3t-value", "b": "<TOKEN>" }] })
+        );
     }
 
     #[test]

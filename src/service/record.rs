@@ -20,6 +20,10 @@ use crate::{
 /// How far back crashes may lie to be of one pattern.
 const HISTORY_MS: i64 = 35 * 24 * 3600 * 1000;
 
+/// Members of metadata that hold words of ours and no others: the value of a variable may
+/// well be one of them.
+const OWN_WORDS: &[&str] = &["reason", "action", "after", "of", "outcome", "clock"];
+
 pub(super) struct Recorder<'a> {
     job: &'a Job,
     ledger: Ledger,
@@ -69,7 +73,7 @@ impl<'a> Recorder<'a> {
         metadata.insert("clock".to_owned(), Moment::now().as_json());
         let service_name = name.to_owned();
         let mut metadata = Value::Object(metadata);
-        self.job.veil.hide_within(&mut metadata);
+        self.job.veil.hide_but_for(OWN_WORDS, &mut metadata);
         let event = Event { category: "service", event_type, service_name, metadata: metadata.clone() };
         if self.ledger.record(event) == Written::Lost {
             // The log is all that is left.
@@ -147,7 +151,7 @@ impl<'a> Recorder<'a> {
 
     /// The same of another service.
     pub(super) fn tell_of(&self, name: &str, event_type: EventType, mut metadata: Value, title: String, text: String) {
-        self.job.veil.hide_within(&mut metadata);
+        self.job.veil.hide_but_for(OWN_WORDS, &mut metadata);
         let json = json!({
             "type": event_type.name(),
             "service": name,
