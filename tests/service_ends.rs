@@ -263,6 +263,22 @@ fn what_those_who_are_told_leave_without_an_environment_ends_with_them() {
     assert!(!services.types().contains(&"leftovers_ended".to_owned()), "{:?}", services.types());
 }
 
+#[test]
+fn of_those_who_are_told_only_the_last_words_are_in_the_log() {
+    let flood = "head -c 1000000 /dev/zero | tr '\\0' x >&2; echo >&2; echo cannot tell >&2; exit 1";
+    let sink = format!("[[alerts]]\ncommand = [\"/bin/sh\", \"-c\", {}]\n", json!(flood));
+    let services = Services::script("exit 1", &sink);
+    let logs: Vec<_> = (0..3)
+        .map(|_| {
+            let mut run = services.start();
+            assert_eq!(ending(run.end_within(WITHIN)), 1);
+            run.log.clone()
+        })
+        .collect();
+    let said = poll(WITHIN, || logs.iter().find(|log| log.has("could not be told by command"))).expect("it is said");
+    assert!(said.has("cannot tell") && said.text().len() < 10_000, "{}", said.text());
+}
+
 /// A container has one process that all orphans fall to and that no signal ends by default.
 #[cfg(target_os = "linux")]
 #[test]

@@ -141,18 +141,28 @@ pub(super) fn cannot_start(job: &Job) -> Option<String> {
     is_missing.then(|| format!("no such file: {program}"))
 }
 
-/// Copies stderr through and keeps its end, both without what was told in confidence.
+/// Keeps the end of a stderr, and may pass all of it on, both without what was told in confidence.
 pub(super) struct Tail {
     kept: Arc<Mutex<VecDeque<u8>>>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Tail {
+    /// Of a service: its words are passed on as they come.
     pub(super) fn follow(stream: Option<impl Read + Send + 'static>, veil: &Veil) -> Self {
+        Self::reading(stream, veil, true)
+    }
+
+    /// Of somebody whose last words are enough.
+    pub(super) fn keep(stream: Option<impl Read + Send + 'static>, veil: &Veil) -> Self {
+        Self::reading(stream, veil, false)
+    }
+
+    fn reading(stream: Option<impl Read + Send + 'static>, veil: &Veil, is_passed_on: bool) -> Self {
         let kept = Arc::<Mutex<VecDeque<u8>>>::default();
         let (mine, veil) = (kept.clone(), veil.stream());
         let thread = stream.and_then(|stream| {
-            thread::Builder::new().name("stderr".to_owned()).spawn(move || copy(stream, veil, &mine)).ok()
+            thread::Builder::new().name("stderr".to_owned()).spawn(move || copy(stream, veil, &mine, is_passed_on)).ok()
         });
         Tail { kept, thread }
     }
@@ -171,32 +181,36 @@ impl Tail {
         let kept: Vec<u8> = self.kept.lock().unwrap_or_else(PoisonError::into_inner).iter().copied().collect();
         let text = String::from_utf8_lossy(&kept);
         let whole = match text.split_once('\n') {
-            Some((_, rest)) if kept.len() == TAIL_BYTES => rest,
+            // Of one long line there is its end.
+            Some((_, rest)) if kept.len() == TAIL_BYTES && !rest.trim().is_empty() => rest,
             _ => &text,
         };
         Some(whole.trim_end()).filter(|text| !text.is_empty()).map(str::to_owned)
     }
 }
 
-fn copy(mut stream: impl Read, mut veil: veil::Stream, kept: &Mutex<VecDeque<u8>>) {
+fn copy(mut stream: impl Read, mut veil: veil::Stream, kept: &Mutex<VecDeque<u8>>, is_passed_on: bool) {
+    let hear = |text: &[u8]| {
+        keep(text, kept);
+        if is_passed_on {
+            // A full disk under the log must not stop the service, nor one who does not read it.
+            say::pass_on(text);
+        }
+    };
     let mut chunk = [0; 8192];
     loop {
         match stream.read(&mut chunk) {
-            Ok(n @ 1..) => pass_on(&veil.pass(&chunk[..n]), kept),
+            Ok(n @ 1..) => hear(&veil.pass(&chunk[..n])),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Ok(0) | Err(_) => break,
         }
     }
-    pass_on(&veil.end(), kept);
+    hear(&veil.end());
 }
 
-fn pass_on(text: &[u8], tail: &Mutex<VecDeque<u8>>) {
-    {
-        let mut kept = tail.lock().unwrap_or_else(PoisonError::into_inner);
-        kept.extend(text);
-        let surplus = kept.len().saturating_sub(TAIL_BYTES);
-        kept.drain(..surplus);
-    }
-    // A full disk under the log must not stop the service, nor one who does not read it.
-    say::pass_on(text);
+fn keep(text: &[u8], tail: &Mutex<VecDeque<u8>>) {
+    let mut kept = tail.lock().unwrap_or_else(PoisonError::into_inner);
+    kept.extend(text);
+    let surplus = kept.len().saturating_sub(TAIL_BYTES);
+    kept.drain(..surplus);
 }

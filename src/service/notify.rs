@@ -19,7 +19,10 @@ use super::{
     child::Tail,
     errand::{Errand, Errands, Over},
 };
-use crate::process::{HELPER, veil::Veil};
+use crate::{
+    process::{HELPER, veil::Veil},
+    say,
+};
 
 /// Whom to tell.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -106,12 +109,14 @@ impl Teller {
 
     fn attend(&self, mut errand: Errand, what: &'static str) {
         let under_way = self.under_way.clone();
-        // One who cannot tell says why, perhaps with all that it was given.
-        let words = Tail::follow(errand.stderr(), &self.veil);
+        // One who cannot tell says why, perhaps with all that it was given, perhaps without end.
+        let words = Tail::keep(errand.stderr(), &self.veil);
         let waiting = move || {
             let until = Instant::now() + WITHIN;
             let ended = errand.end_by(until, || under_way.is_over.load(Ordering::Relaxed));
-            words.ended();
+            if let Some(words) = words.last_words() {
+                say::pass_on(format!("{words}\n").as_bytes());
+            }
             match ended {
                 Some(status) if status.success() => {}
                 Some(status) => say!("the alert could not be told by {what}: {status}"),
