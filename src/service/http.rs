@@ -118,10 +118,17 @@ impl Write for Until<'_> {
 
 fn parse(bytes: &[u8]) -> Result<Answer, String> {
     let text = String::from_utf8_lossy(bytes);
-    let (head, body) = text.split_once("\r\n\r\n").ok_or("no answer that is HTTP")?;
-    let mut lines = head.lines();
-    let status = lines.next().and_then(|line| line.strip_prefix("HTTP/1.")?.split(' ').nth(1)?.parse().ok());
-    let status = status.ok_or("no answer that is HTTP")?;
+    let mut rest: &str = &text;
+    let (status, lines, body) = loop {
+        let (head, body) = rest.split_once("\r\n\r\n").ok_or("no answer that is HTTP")?;
+        let mut lines = head.lines();
+        let status = lines.next().and_then(|line| line.strip_prefix("HTTP/1.")?.split(' ').nth(1)?.parse::<u16>().ok());
+        match status.ok_or("no answer that is HTTP")? {
+            // A server may say first that it is at it: the answer follows.
+            100..200 => rest = body,
+            status => break (status, lines, body),
+        }
+    };
     let headers: Vec<(String, String)> = lines
         .filter_map(|line| line.split_once(':'))
         .map(|(name, value)| (name.trim().to_ascii_lowercase(), value.trim().to_owned()))
@@ -171,6 +178,10 @@ mod tests {
         assert_eq!((answer.status, answer.header("mcp-session-id"), &*answer.body), (200, Some("abc"), "{}"));
         let chunked = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2;x=y\r\nde\r\n0\r\n\r\n";
         assert_eq!(parse(chunked).expect("an answer").body, "abcde");
+        let announced =
+            b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: <a>\r\n\r\nHTTP/1.1 503 No\r\n\r\n";
+        assert_eq!(parse(announced).expect("an answer").status, 503);
+        assert!(parse(b"HTTP/1.1 100 Continue\r\n\r\n").is_err(), "it has not answered");
         assert!(parse(b"SSH-2.0-OpenSSH\r\n").is_err());
     }
 }
