@@ -71,7 +71,11 @@ fn machine(supervisor: &'static str, state: State) -> (Machine, std::path::PathB
 /// What is told of what is done, without the times that copies are named by.
 fn deeds(said: &str, is_dry: bool) -> String {
     let line = |line: &str| {
-        let line = if is_dry { line.replacen("  would ", "  ", 1) } else { line.to_owned() };
+        let line = if is_dry {
+            line.replacen("  would ", "  ", 1).replace("and would be now", "and is now")
+        } else {
+            line.to_owned()
+        };
         match line.split_once("keep what is there as ").and_then(|(_, path)| path.rsplit_once('-')) {
             Some((path, _)) => format!("  keep what is there as {path}-TIME"),
             None => line,

@@ -26,6 +26,8 @@ fn a_change_that_could_not_take_effect_does_so_with_the_next_install() {
             assert!(said.contains("installed, the last change of it was not finished"), "{step}: {said}");
             assert!(machine.fails(&config, &["diff"]).contains("was not finished"), "{step}");
 
+            let said = machine.does(&config, &["install", "--dry-run"]);
+            assert!(said.contains("was not finished, and would be now"), "{step}: {said}");
             machine.recorder.told();
             let said = machine.does(&config, &["install"]);
             assert!(said.contains("was not finished, and is now"), "{step}: {said}");

@@ -79,7 +79,10 @@ impl Jobs {
             }
             return Ok(());
         }
-        let why = if is_unfinished { format!(" {UNFINISHED}, and is now") } else { String::new() };
+        let why = match is_unfinished {
+            true => format!(" {UNFINISHED}, {}", self.changes.and_now()),
+            false => String::new(),
+        };
         say!("{label}:{why}")?;
         self.changes.begin(&mark)?;
         if !is_current {

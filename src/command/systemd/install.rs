@@ -78,7 +78,7 @@ impl Units {
         let spare = self.spare_timer_to_remove(unit, wishes)?;
         let is_unfinished = is_there(&mark);
         if is_unfinished {
-            say!("{name}: {UNFINISHED}, and is now")?;
+            say!("{name}: {UNFINISHED}, {}", self.changes.and_now())?;
         }
         let is_stale = is_unfinished || self.is_stale(unit);
         if spare.is_some() || !files.is_empty() || is_stale {

@@ -34,6 +34,11 @@ impl Changes {
         say!("  {}{verb} {what}", if self.dry_run { "would " } else { "" })
     }
 
+    /// Of a change that was not finished.
+    pub(in crate::command) fn and_now(self) -> &'static str {
+        if self.dry_run { "and would be now" } else { "and is now" }
+    }
+
     /// Puts the file in place whole. A link is replaced, never written through.
     pub(in crate::command) fn write(self, file: &UnitFile) -> anyhow::Result<()> {
         self.keep(&file.path)?;
