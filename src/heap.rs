@@ -43,7 +43,7 @@ pub enum HeapError {
 }
 
 /// Gives memory that is not needed any more back to the system, in the background, after
-/// [`KEPT_FREE_MS`]. To be called before other threads begin: the first arena is there by then.
+/// `KEPT_FREE_MS`. To be called before other threads begin: the first arena is there by then.
 pub fn tidy() {
     for key in [&b"arenas.dirty_decay_ms\0"[..], b"arena.0.dirty_decay_ms\0"] {
         let _ = key.name().write(KEPT_FREE_MS);
