@@ -9,7 +9,7 @@ use crate::{
         Mutex, MutexGuard, Notify, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
-    wire::envelope::{Parts, rpc_error},
+    wire::envelope::{OVERLOADED, Parts, rpc_error},
 };
 use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -17,7 +17,6 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 /// A client that does not read loses what comes on top.
 const HELD_MAX_MESSAGES: usize = 256;
 const HELD_MAX_BYTES: usize = 8 * 1024 * 1024;
-const OVERLOADED: i64 = -32000;
 
 #[derive(Debug, Default)]
 pub(super) struct Mailbox {

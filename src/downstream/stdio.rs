@@ -25,14 +25,13 @@ use crate::{
     session::{Gate, Hello, Scope, Session},
     wire::{
         batch::{self, Answers, BATCH_VERSION},
-        envelope::{INVALID_REQUEST, PARSE_ERROR, Parts, rpc_error},
+        envelope::{INVALID_REQUEST, OVERLOADED, PARSE_ERROR, Parts, rpc_error},
         peer::{Guilty, Limits, Listener, Malformed, Peer},
     },
 };
 
 /// Requests of one client that have no answer yet; what comes on top is refused.
 const RUNNING_MAX_REQUESTS: usize = 1024;
-const OVERLOADED: i64 = -32000;
 const SWEEP_INTERVAL: Duration = Duration::from_secs(60);
 const NOT_INITIALIZED: &str = "seawall: the first request must be initialize";
 /// What was said last has so long to reach a client that may not read.

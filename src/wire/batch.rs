@@ -13,7 +13,7 @@ use serde::{
 };
 use serde_json::value::RawValue;
 
-use super::envelope::{Envelope, Malformed, Parts, rpc_error};
+use super::envelope::{Envelope, Malformed, OVERLOADED, Parts, rpc_error};
 use crate::call::{Answer, Payload};
 
 /// The version of MCP that has them.
@@ -21,7 +21,6 @@ pub const BATCH_VERSION: &str = "2025-03-26";
 pub const BATCH_MAX_MESSAGES: usize = 100;
 /// What the answers to one batch may take together; one alone may be of any size.
 const ANSWERS_MAX_BYTES: usize = 16 * 1024 * 1024;
-const OVERLOADED: i64 = -32000;
 
 pub fn is_batch(text: &[u8]) -> bool {
     text.trim_ascii_start().starts_with(b"[")

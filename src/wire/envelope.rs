@@ -270,6 +270,8 @@ pub const PARSE_ERROR: i64 = -32700;
 pub const INVALID_REQUEST: i64 = -32600;
 pub const METHOD_NOT_FOUND: i64 = -32601;
 pub const INVALID_PARAMS: i64 = -32602;
+/// Of those that JSON-RPC leaves to servers: there is too much under way.
+pub const OVERLOADED: i64 = -32000;
 
 #[cfg(test)]
 mod tests {

@@ -14,7 +14,7 @@ use super::{
     Front,
     body::ReplyBody,
     outbox::CallWire,
-    post::{self, Accepts, OVERLOADED},
+    post::{self, Accepts},
     reply,
     running::{self, Enrolment, First, OnDisconnect, Running},
     session::HttpSession,
@@ -25,7 +25,7 @@ use crate::{
     era,
     wire::{
         batch::{self, Answers},
-        envelope::{Envelope, INVALID_REQUEST, Parts, rpc_error},
+        envelope::{Envelope, INVALID_REQUEST, OVERLOADED, Parts, rpc_error},
     },
 };
 

@@ -26,11 +26,10 @@ use crate::{
     session::{Hello, Scope},
     wire::{
         batch::{self, BATCH_VERSION},
-        envelope::{Envelope, INVALID_REQUEST, Malformed, PARSE_ERROR, Parts, rpc_error},
+        envelope::{Envelope, INVALID_REQUEST, Malformed, OVERLOADED, PARSE_ERROR, Parts, rpc_error},
     },
 };
 
-pub(super) const OVERLOADED: i64 = -32000;
 /// A request that has no answer by then gets a stream, which can be resumed.
 const PRIMED_AFTER: Duration = Duration::from_secs(2);
 
